@@ -51,6 +51,11 @@ class Drain:
         return self._begun.is_set()
 
     @property
+    def is_announced(self) -> bool:
+        """And has not begun."""
+        return self._service.is_draining and not self.has_begun
+
+    @property
     def seconds(self) -> float:
         """Since it began; 0 before."""
         return self._service.clock() - self._begun_at if self.has_begun else 0.0

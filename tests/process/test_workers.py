@@ -1,6 +1,7 @@
 """Several processes serve as one: who dies is replaced, and nobody but its own clients can tell."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support.edits import rename_over
 from tests.support.ports import free_ports
-from tests.support.process import http_get, sidecar
+from tests.support.process import admin, http_get, sidecar
 from tests.support.upstream import Peer, scripted
 from tests.support.workers import OK, Pod, connections_of, kill, load, pod
 
@@ -281,3 +282,60 @@ routes:
             assert await running.ended() == 0
         with pytest.raises(OSError):
             await asyncio.open_unix_connection(str(own))
+
+
+async def until_all_are_there(port: int) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            if all_are_there(json.loads((await admin(port, "GET", "/status"))[1])):
+                return
+        await asyncio.sleep(0.02)
+
+
+async def test_a_pod_is_ready_when_its_workers_serve(tmp_path: Path) -> None:
+    """And not when they are there: to look names up may take seconds."""
+
+    async def look(probes: int, admin_port: int) -> list[int]:
+        try:
+            await until_all_are_there(admin_port)
+            return [(await http_get(probes, path))[0] for path in ("/livez", "/startupz", "/readyz")]
+        finally:
+            (tmp_path / "go").touch()
+
+    async with pod(tmp_path, command=("-m", "tests.process.late_workers"), meanwhile=look) as one:
+        assert one.seen is not None
+        assert await one.seen == [200, 503, 503]
+        assert await http_get(one.inbound, "/") == (200, "ok")
+
+
+async def test_a_control_process_that_comes_later_knows_that_the_pod_is_ready(tmp_path: Path) -> None:
+    """A worker that hangs meanwhile is no reason to send traffic elsewhere: the others serve."""
+    async with pod(tmp_path) as one:
+        hung, control = one.pids()["1"], one.pids()["control"]
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            os.kill(control, signal.SIGKILL)
+            await one.running.logged("control (pid")
+            status = 0
+            while not status:
+                with contextlib.suppress(OSError, IndexError):
+                    status, _ = await one.running.get("/readyz")
+                await asyncio.sleep(0.005)
+            assert status == 200
+        finally:
+            os.kill(hung, signal.SIGCONT)
+
+
+async def test_a_drain_that_was_announced_is_known_to_all_that_come_later(tmp_path: Path) -> None:
+    async with pod(tmp_path) as one:
+        await one.ask("/drain", "POST")
+        os.kill(one.pids()["control"], signal.SIGKILL)
+        await one.running.logged('"process.started"', times=4)
+        await one.until("/status", all_are_there)
+        assert (await one.running.get("/readyz"))[0] == 503
+        for number in "12":
+            await kill(one, number)
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.inbound)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"connection: close" in (await reader.read()).lower()
+        writer.close()

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,8 @@ class Pod:
     file: Path
     inbound: int
     admin: int
+    seen: Awaitable[list[int]] | None = None
+    """By `meanwhile`."""
 
     def pids(self) -> dict[str, int]:
         """Of each process, by its name: the last that has said that it serves."""
@@ -87,9 +89,10 @@ async def pod(
     route: str = "",
     top: str = "",
     command: Sequence[str] = ("-m", "sidecar", "run"),
+    meanwhile: Callable[[int, int], Coroutine[Any, Any, list[int]]] | None = None,
 ) -> AsyncIterator[Pod]:
     """A pod that ends with the exit code `end`. `app`: the port of one that is there already; further keys of the
-    route, and of the file."""
+    route, and of the file. `meanwhile`: runs while it starts, with the ports of probes and admin API."""
     inbound, probes, admin_port = free_ports(3)
     async with scripted(answering(OK)) as own:
         file = folder / "sidecar.yaml"
@@ -104,9 +107,10 @@ async def pod(
                 top=top,
             )
         )
+        seen = asyncio.ensure_future(meanwhile(probes, admin_port)) if meanwhile else None
         async with sidecar(file, probes, folder / "log", command) as running:
             await running.logged('"process.started"', times=1 + workers)
-            yield Pod(running, file, inbound, admin_port)
+            yield Pod(running, file, inbound, admin_port, seen)
         assert running.process.returncode == end, running.log.read_text()
 
 

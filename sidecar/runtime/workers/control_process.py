@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from sidecar.admin.process import Data
 from sidecar.admin.tap import Wanted
@@ -59,6 +59,10 @@ from sidecar.runtime.workers.told_checks import failing
 from sidecar.telemetry.log_lines import Level
 from sidecar.transport.given import GIVEN
 
+KNOWN_SECONDS: Final = 2.0
+"""For workers to make themselves known to a control process that has come in the place of another one, before it is
+asked anything: else it would say for a moment that nobody serves, and that nothing has been counted."""
+
 
 class ControlProcess:
     """Control of a pod with several workers."""
@@ -91,7 +95,9 @@ class ControlProcess:
         self._pod = inherited.pod
         self._ordered: set[str] = set()
         """Routes of which an operator has said something to this process."""
-        self._all_came = asyncio.Event()
+        self._has_served = inherited.has_served
+        """All have served once, of this control process or of one before it."""
+        self._all_serve = asyncio.Event()
         self._is_replaced = False
         """Another process serves in this pod's place."""
         self._is_over = asyncio.Event()
@@ -113,8 +119,9 @@ class ControlProcess:
         control.administered.also_set_level = self._set_level
         control.drain.on_announced = lambda: hub.tell_all(kinds.ANNOUNCE)
         hub.on_joined.append(self._joined)
-        hub.on_joined.append(lambda link: self._dealer.joined(link.number))
-        hub.on_left.append(lambda _: self._count_present())
+        hub.on_serving.append(lambda link: self._dealer.joined(link.number))
+        hub.on_serving.append(lambda _: self._count_serving())
+        hub.on_left.append(lambda _: self._count_serving())
         self._relays = [
             Relaying(hub, self._pod, time.monotonic, kind) for kind in (kinds.SHARED, kinds.FLEET_SHARED)
         ]
@@ -159,19 +166,21 @@ class ControlProcess:
         control.start_lists()
         await datapath.listen(control.snapshot)
         self._dealer.listeners_changed()
-        self._count_present()
+        self._count_serving()
         if GIVEN:  # who is there still answers, and says that it is ready
-            await self._until_all_have_come()
+            await self._until_all_serve(None)
+        elif self._has_served:
+            await self._until_all_serve(KNOWN_SECONDS)
         await control.start_servers()
         GIVEN.close()
         control.start_reloading()
         self._supervised.send(Serving())
 
-    async def _until_all_have_come(self) -> None:
-        """All workers, or the end."""
-        waits = [asyncio.ensure_future(one) for one in (self._all_came.wait(), self.control.drain.begun())]
+    async def _until_all_serve(self, seconds: float | None) -> None:
+        """All workers, or the end; no longer than this."""
+        waits = [asyncio.ensure_future(one) for one in (self._all_serve.wait(), self.control.drain.begun())]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for one in waits:
                 one.cancel()
@@ -263,21 +272,25 @@ class ControlProcess:
         link.channel.tell(kinds.CHECKED, tuple(failing(self.datapath.assembly.clusters)))
         link.channel.tell(kinds.TAP, self._wanted())
         link.channel.tell(kinds.LOG_LEVEL, self.control.administered.log_level)
-        self._count_present()
+        if link.is_announced:  # which another control process had heard
+            self.control.drain.announce()
+        if self.control.drain.is_announced:
+            link.channel.tell(kinds.ANNOUNCE)
         self._spreading.tell(link.number)
 
     async def _leaving(self, link: WorkerLink, _: None) -> None:
         self._dealer.left(link.number)
 
-    def _count_present(self) -> None:
-        """Traffic may be sent here while anybody takes it, once all have been there. It still may when workers leave
+    def _count_serving(self) -> None:
+        """Traffic may be sent here while anybody takes it, once all have done so. It still may when workers leave
         because others serve in their place: who asks this process for the last time asks about the pod."""
         if self._is_replaced:
             return
-        present = len(self.hub.present)
-        if present == self.hub.count:
-            self._all_came.set()
-        self.datapath.is_serving = self._all_came.is_set() and present > 0
+        serving = sum(link.is_serving for link in self.hub.links.values())
+        if serving == self.hub.count:
+            self._has_served = True
+            self._all_serve.set()
+        self.datapath.is_serving = self._has_served and serving > 0
 
     async def _gather(self) -> tuple[Numbers, Sources]:
         """All numbers there are; of a worker that does not answer in time, its last report."""

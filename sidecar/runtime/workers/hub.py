@@ -35,6 +35,10 @@ class WorkerLink:
         self.heard_at = now
         self.digest: str | None = None
         """Of its configuration; None: it has not said hello."""
+        self.is_serving = False
+        """It has said that it takes traffic."""
+        self.is_announced = False
+        """It knew of the end of the pod when it said hello."""
         self.commands: Sequence[Command] = ()
         """The operators' orders that it held to when it said hello."""
 
@@ -54,9 +58,15 @@ class Hub:
         self.figures = figures
         self.links: dict[int, WorkerLink] = {}
         """By number: those with a channel."""
-        self.handlers: dict[str, Handler] = {kinds.HELLO: self._hello, kinds.REPORT: self._report}
+        self.handlers: dict[str, Handler] = {
+            kinds.HELLO: self._hello,
+            kinds.SERVING: self._serving,
+            kinds.REPORT: self._report,
+        }
         self.on_joined: list[Callable[[WorkerLink], None]] = []
         """Called when a worker has said hello."""
+        self.on_serving: list[Callable[[WorkerLink], None]] = []
+        """Called when it takes traffic as well; after that, where it does already."""
         self.on_left: list[Callable[[WorkerLink], None]] = []
         self.part: Part[Arrived] = Part("hub", handling(self._handle), capacity=CAPACITY)
         self.died = dict.fromkeys(range(1, count + 1), 0)
@@ -128,8 +138,15 @@ class Hub:
         return await handler(link, message.body)
 
     async def _hello(self, link: WorkerLink, hello: Hello) -> None:
-        link.digest, link.commands = hello.digest, hello.commands
+        link.digest, link.commands, link.is_announced = hello.digest, hello.commands, hello.is_announced
         for tell in self.on_joined:
+            tell(link)
+        if hello.is_serving:
+            await self._serving(link, None)
+
+    async def _serving(self, link: WorkerLink, _: None) -> None:
+        link.is_serving = True
+        for tell in self.on_serving:
             tell(link)
 
     async def _report(self, link: WorkerLink, packed: list[bytes]) -> None:

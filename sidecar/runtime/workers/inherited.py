@@ -36,6 +36,8 @@ class Inherited:
 
     remembered: int | None = None
     """A file in memory that one control process leaves to the next."""
+    has_served: bool = False
+    """All have come once: who is started now comes in the place of another one."""
     log_level: str | None = None
     """What an operator has set; None: nobody has."""
 

@@ -20,12 +20,18 @@ class Hello:
     """Of its configuration."""
     commands: Sequence[Command]
     """The operators' orders that it holds to."""
+    is_serving: bool
+    """It takes traffic: else it will say `SERVING`."""
+    is_announced: bool
+    """The end of the pod has been announced to it, and has not begun."""
 
 
 # From a worker
 
 HELLO: Final = "hello"
 """A `Hello`; the first of a channel."""
+SERVING: Final = "serving"
+"""It takes traffic from now on."""
 REPORT: Final = "report"
 """Its numbers so far, pickled (`core/totals.py`): at least each few seconds, so that silence is a sign."""
 EVENTS: Final = "events"

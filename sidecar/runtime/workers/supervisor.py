@@ -349,7 +349,7 @@ class Supervisor:
             return
         if not all(child.has_served for child in self._children.values()):
             return
-        self._is_ready = True
+        self._is_ready = self._inherited.has_served = True
         self._manager.say_ready()
         self._predecessor.ready()
         if self._manager.seconds:

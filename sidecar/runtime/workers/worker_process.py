@@ -112,6 +112,7 @@ class WorkerProcess:
         self._pod_link.on_changed.append(self._control_changed)
         self._pod_link.on_hung.append(self._replace_control)
         self._control_pid = 0
+        self._is_serving = False
         self._supervised = Supervised(lifeline, self._obey, self._abandoned)
         self._following: Next | None = None
         """What was prepared."""
@@ -174,6 +175,8 @@ class WorkerProcess:
         control.parts.start("shared_breakers")
         control.parts.start("shared_link")
         control.parts.start("told_events")
+        self._is_serving = True
+        self.control_end.tell(kinds.SERVING)
         self._supervised.send(Serving())
 
     async def _stop(self) -> None:
@@ -245,8 +248,14 @@ class WorkerProcess:
         }
 
     def _say_hello(self) -> None:
-        administered = self.control.administered
-        self.control_end.tell(kinds.HELLO, Hello(self.control.snapshot.digest, administered.commands()))
+        control = self.control
+        hello = Hello(
+            control.snapshot.digest,
+            control.administered.commands(),
+            self._is_serving,
+            control.drain.is_announced,
+        )
+        self.control_end.tell(kinds.HELLO, hello)
 
     def _is_dealt(self, listener: ListenerSocket) -> bool:
         """Control accepts what connects there, and hands it over."""
