@@ -214,6 +214,22 @@ class Balancer(Generic[T]):
             others.append(chosen)
         return None
 
+    def pick_for_probe(self, failed: Sequence[T], key: int | None = None, load: int = 1) -> T | None:
+        """The endpoint that a probe of a breaker asks, by the policy among the best ones there are: those that
+        answered well last, then those that have not failed, then any other; of all only where no probe of this
+        outage has failed. Where one has failed at each, that at which it was longest ago. It looks at all
+        endpoints, once each probe.
+
+        Args: failed: where probes have failed, the last one last.
+        """
+        in_play = [one for group in self._groups for one in group.places]
+        rest = set(in_play).difference(failed)
+        wanted = {one for one in rest if one.standing.is_well}
+        wanted = wanted or {one for one in rest if not one.standing.longest} or rest
+        if not wanted:
+            wanted = set([one for one in failed if one in in_play][:1])
+        return self.pick({one for one in in_play if one not in wanted}, key, load)
+
     def _in_order(self, point: float) -> Iterator[Candidates[T]]:
         """The group whose turn it is, then the others, spared ones last. `point`: by chance or by a key, from 0 up to
         1."""

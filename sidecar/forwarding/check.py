@@ -104,7 +104,7 @@ class Check(Way):
             self._has_place = cluster.admit()
             if not self._has_place:
                 return GivenUp(Reason.OVERLOADED, cluster.why_full)
-        pool = cluster.pick(cluster.at(self.permit.avoid)) if again is None else again
+        pool = cluster.pick_for_probe(self.permit.avoid) if again is None else again
         if pool is None:
             return GivenUp(Reason.DNS_ERROR, f"{cluster.name}: no address is known")
         if again is None:

@@ -132,9 +132,9 @@ class Permit:
         return self._client_since < inf if own is None else own.is_clients_turn
 
     @property
-    def avoid(self) -> Hashable:
-        """The endpoint that a probe does not go to while there is another; None: any will do."""
-        return None if self.own is None else self.own.avoid
+    def avoid(self) -> tuple[Hashable, ...]:
+        """The endpoints that a probe does not go to while there are others, the last that failed last."""
+        return () if self.own is None else self.own.avoid
 
     def judged(self, ended: float) -> Judged:
         """What the breaker has said of it. It ended then."""

@@ -180,9 +180,12 @@ class Race(Mended):
         if pool is None:
             if cluster.balancer.spared is not None and self._is_on_trial(permit, cluster, now):
                 return
-            avoid = () if permit.state is _CLOSED else cluster.at(permit.avoid)
             hash_key = cluster.hash_key
-            pool = cluster.pick(avoid, None if hash_key is None else key_in(exchange, hash_key))
+            key = None if hash_key is None else key_in(exchange, hash_key)
+            if permit.state is _CLOSED or not permit.is_probe:
+                pool = cluster.pick((), key)
+            else:
+                pool = cluster.pick_for_probe(permit.avoid, key)
         self._run(permit, cluster, pool, now)
 
     def _is_on_trial(self, permit: Permit, cluster: Cluster, now: float) -> bool:

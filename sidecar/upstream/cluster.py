@@ -275,8 +275,15 @@ class Cluster(LeaseLine):
         none."""
         return self.balancer.pick_well(avoid, key, self.in_flight)
 
+    def pick_for_probe(self, failed: Iterable[Hashable], key: int | None = None) -> AnyPool | None:
+        """The endpoint that a probe of a breaker asks. `failed`: where its probes have failed, the last one last."""
+        if self.single is not None:
+            return self.single
+        tried = [pool for endpoint in failed for pool in self.at(endpoint)]
+        return self.balancer.pick_for_probe(tried, key, self.in_flight)
+
     def at(self, endpoint: object) -> tuple[AnyPool, ...]:
-        """The pool of an endpoint, for `avoid`; nothing if it has left."""
+        """The pool of an endpoint; nothing if it has left."""
         pool = self._by_endpoint.get(endpoint)
         return () if pool is None else (pool,)
 

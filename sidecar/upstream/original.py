@@ -6,7 +6,7 @@ Nobody is sent to another one than he asked for, so there is nothing to choose.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Iterable
 from typing import Final
 
 from sidecar.core.snapshot import ORIGINAL, Endpoint
@@ -21,6 +21,9 @@ class OriginalCluster(Cluster):
     most = MOST_ENDPOINTS
 
     def pick(self, avoid: Collection[AnyPool] = (), key: int | None = None) -> AnyPool | None:
+        return None
+
+    def pick_for_probe(self, failed: Iterable[Hashable], key: int | None = None) -> AnyPool | None:
         return None
 
     def meant(self, host: str, port: int) -> AnyPool | None:

@@ -191,6 +191,11 @@ def test_a_spared_endpoint_that_answers_well_has_all_of_its_share_again() -> Non
     assert len(trials(choice, 10, 1_000)) == pytest.approx(5, abs=1)
 
 
+def in_play(choice: Choice) -> list[Place]:
+    """Those that may be chosen at all: not one of weight 0, or of a later priority, while there are others."""
+    return [place for group in choice.balancer._groups for place in group.places]
+
+
 @settings(deadline=None, max_examples=300)
 @given(situations(), st.data())
 def test_a_request_that_has_failed_goes_only_to_one_that_is_well(
@@ -205,7 +210,7 @@ def test_a_request_that_has_failed_goes_only_to_one_that_is_well(
         assert chosen not in avoid
         assert not chosen.standing.is_suspect
     elif len(choice.places) <= REDRAWS:
-        assert all(one.standing.is_suspect or one in avoid for one in choice.places)
+        assert all(one.standing.is_suspect or one in avoid for one in in_play(choice))
 
 
 @settings(deadline=None, max_examples=300)
@@ -300,3 +305,63 @@ def test_one_that_comes_back_takes_its_keys_by_and_by() -> None:
     for key in KEYS:
         choice.pick(key=key).in_flight += 1
     assert back.in_flight > usual / 2
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(POLICIES),
+    st.lists(st.booleans(), min_size=1, max_size=8),
+    st.none() | st.integers(0, 2**64 - 1),
+)
+def test_a_probe_asks_who_answered_last_then_each_of_the_others_in_turn(
+    policy: Balancing, are_well: list[bool], key: int | None
+) -> None:
+    choice = Choice(weighted(*[1] * len(are_well)), policy)
+    for place, is_well in zip(choice.places, are_well, strict=True):
+        if is_well:
+            choice.peers.succeeded(place.endpoint, 0.01, choice.now)
+        else:
+            choice.peers.failed(place.endpoint, "500", choice.now)
+    failed: list[Place] = []
+    for _ in are_well:
+        chosen = choice.balancer.pick_for_probe(failed, key)
+        assert chosen is not None
+        choice.peers.failed(chosen.endpoint, "500", choice.now)
+        failed.append(chosen)
+    assert set(failed) == set(choice.places)
+    firsts = failed[: sum(are_well)]
+    assert {choice.places.index(one) for one in firsts} == {n for n, well in enumerate(are_well) if well}
+    assert choice.balancer.pick_for_probe(failed, key) is failed[0]
+
+
+@settings(deadline=None, max_examples=300)
+@given(situations(), st.data())
+def test_a_probe_asks_the_best_of_those_that_may_be_chosen(
+    situation: tuple[Choice, list[Place], int | None], data: st.DataObject
+) -> None:
+    choice, failed, key = situation
+    for place in choice.places:
+        place.standing.row = data.draw(st.sampled_from([0, 0, 1]))
+        place.standing.good = data.draw(st.sampled_from([0, 1]))
+
+    def rank(place: Place) -> int:
+        if place in failed:
+            return 3
+        return 0 if place.standing.is_well else 1 if not place.standing.longest else 2
+
+    chosen = choice.balancer.pick_for_probe(failed, key)
+    if chosen not in in_play(choice):  # one is spared, and all others are out
+        assert not in_play(choice) or chosen is None
+        return
+    best = min(map(rank, in_play(choice)))
+    assert rank(chosen) == best
+    if best == 3:
+        assert chosen is next(one for one in failed if one in in_play(choice))
+
+
+@pytest.mark.parametrize("health", [Health.EJECTED, Health.SPARED, Health.UNHEALTHY])
+def test_a_probe_asks_nobody_who_is_not_usable_while_another_is(health: Health) -> None:
+    choice = Choice(weighted(1, 1, 1))
+    choice.set_health(lambda one: Health.USABLE if one is choice.places[0] else health)
+    for failed in ([], [choice.places[0]]):
+        assert choice.balancer.pick_for_probe(failed) is choice.places[0]

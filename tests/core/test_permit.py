@@ -541,7 +541,7 @@ def test_probe_prefers_an_endpoint_that_did_not_fail_last() -> None:
     subject = opened()
     probe = subject.admit(5.0)
     assert isinstance(probe, BreakerPermit)
-    assert probe.avoid == "10.0.0.7:8080"
+    assert probe.avoid == ("10.0.0.7:8080",)
 
 
 def test_closing_without_a_verdict_gives_the_probe_back_once() -> None:

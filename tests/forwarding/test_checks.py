@@ -209,7 +209,7 @@ def test_a_mistake_at_its_beginning_is_told_and_the_next_check_comes(monkeypatch
     subject = Checking(Path(breaker=POLICY))
     path = subject.path
     with monkeypatch.context() as broken:
-        broken.setattr(path.cluster, "pick", lambda avoid=None: 1 / 0)
+        broken.setattr(path.cluster, "pick_for_probe", lambda failed: 1 / 0)
         path.loop.advance(OPEN_SECONDS)
     assert [type(error) for error in path.loop.errors] == [ZeroDivisionError]
     path.loop.errors.clear()

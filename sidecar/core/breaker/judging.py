@@ -18,10 +18,14 @@ _SUCCESS: Final = Verdict.SUCCESS
 _FAILURES: Final = (Verdict.FAILURE, Verdict.RATE_ONLY_FAILURE)
 
 
+MOST_AVOIDED: Final = 64
+"""Endpoints whose failed probes are remembered: the waits between them make more of no use."""
+
+
 class Judge:
     """One for each breaker. Its tally and durations outlive every state period."""
 
-    __slots__ = ("durations", "heard", "last_failed_endpoint", "policy", "slow_seconds", "tally", "warm")
+    __slots__ = ("avoid", "durations", "heard", "policy", "slow_seconds", "tally", "warm")
 
     def __init__(self, policy: BreakerPolicy, warm: WarmUp | None, durations: Durations | None) -> None:
         """`warm` is the upstream's, None if it counts as warm. `durations`: of the breaker that this one is a
@@ -31,7 +35,9 @@ class Judge:
         self.heard = self.durations if durations is None else Deaf()
         """Where successes go."""
         self.warm = warm
-        self.last_failed_endpoint: Hashable = None
+        self.avoid: tuple[Hashable, ...] = ()
+        """Endpoints at which probes of this outage have failed, the last one last; before the first probe, that one
+        at which anything failed last. At most `MOST_AVOIDED`."""
         self.adopt(policy)
 
     def adopt(self, policy: BreakerPolicy) -> None:
@@ -105,4 +111,5 @@ class Judge:
 
     def _has_failed(self, permit: BreakerPermit, now: float) -> None:
         self.tally.last_failure_at = now
-        self.last_failed_endpoint = permit.endpoint
+        endpoint, avoid = permit.endpoint, self.avoid if permit.is_probe else ()
+        self.avoid = (*[one for one in avoid if one != endpoint], endpoint)[-MOST_AVOIDED:]

@@ -120,8 +120,8 @@ class Machine(Keeper):
         return self.judge.slow_seconds
 
     @property
-    def last_failed_endpoint(self) -> Hashable:
-        return self.judge.last_failed_endpoint
+    def avoid(self) -> tuple[Hashable, ...]:
+        return self.judge.avoid
 
     @property
     def probes_in_flight(self) -> int:

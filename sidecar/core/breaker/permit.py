@@ -87,7 +87,7 @@ class Keeper(ABC):
     def slow_seconds(self) -> float: ...
     @property
     @abstractmethod
-    def last_failed_endpoint(self) -> Hashable: ...
+    def avoid(self) -> tuple[Hashable, ...]: ...
     @property
     @abstractmethod
     def policy(self) -> BreakerPolicy: ...
@@ -198,9 +198,9 @@ class BreakerPermit:
         return self._head_seconds
 
     @property
-    def avoid(self) -> Hashable:
-        """For a probe: the endpoint that failed last, which another one is to be preferred to; None: any will do."""
-        return self._keeper.last_failed_endpoint if self.is_probe else None
+    def avoid(self) -> tuple[Hashable, ...]:
+        """For a probe: the endpoints that failed lately, the last one last, which others are to be preferred to."""
+        return self._keeper.avoid if self.is_probe else ()
 
     def seconds(self, now: float) -> float:
         """How long it was the upstream's turn."""

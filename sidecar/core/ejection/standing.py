@@ -106,6 +106,12 @@ class Standing:
             return True
         return self.good - self.good_at_failure < WELL_AFTER
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it is usable and its last answer was good; not where it has answered nothing yet, or nothing since
+        it came back."""
+        return self.health is Health.USABLE and not self.longest and self.good > max(self.good_at_failure, 0)
+
     def share(self, now: float) -> float:
         """What part of its usual share it may have; 1 unless it came back lately."""
         gone, seconds = now - self.back_at, self.slow_seconds
