@@ -224,6 +224,18 @@ class ManyWorkers(RuleBasedStateMachine):
     def sweeps(self, worker: int) -> None:
         if self.at.across[worker].has_news():
             self.returned += map(str, self.at.across[worker].look_again())
+            self.due -= self.forgotten(worker) - set(self.returned)
+
+    def forgotten(self, worker: int) -> set[str]:
+        """Calls of this worker whose exchange was cut so long ago that only a message can tell; who looks again
+        before that comes takes it that the exchange ran its course."""
+        return {
+            handle
+            for one in self.known.values()
+            if one.why is not None and one.until <= self.now
+            for handle, where in one.outbound.items()
+            if where == worker
+        }
 
     @rule(seconds=st.sampled_from([0.5, 4.5, 5.0]))
     def time_passes(self, seconds: float) -> None:
