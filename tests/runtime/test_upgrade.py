@@ -186,6 +186,15 @@ sys.exit(Supervisor(inherited, live, 10.0, predecessor, str).run())
 """
 
 
+FILE = """\
+version: 1
+listeners: {inbound: {address: "127.0.0.1:0"}}
+probes: {address: "127.0.0.1:0"}
+admin: {address: "127.0.0.1:0"}
+routes: []
+"""
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("program", [ALONE, SEVERAL], ids=["alone", "several"])
 def test_one_that_is_told_to_end_before_it_serves_does_not_say_that_it_does(
@@ -199,7 +208,7 @@ def test_one_that_is_told_to_end_before_it_serves_does_not_say_that_it_does(
             **os.environ,
             VARIABLE: str(write),
             "NOTIFY_SOCKET": str(tmp_path / "notify"),
-            "FILE": 'version: 1\nprobes: {address: "127.0.0.1:0"}\nroutes: []\nadmin: {address: "127.0.0.1:0"}\n',
+            "FILE": FILE,
         }
         done = subprocess.run([sys.executable, "-c", program], env=environ, pass_fds=[write])
         os.close(write)
