@@ -230,7 +230,7 @@ async def test_a_probe_that_came_before_the_end_is_told_that_the_pod_is_ready_th
         successor = None
         os.kill(running.process.pid, signal.SIGUSR2)
         try:
-            # Another hundred each time, as they may say nothing for half a second.
+            # Others each time, as they may say nothing for half a second only.
             while successor is None:
                 kept = [await asyncio.open_connection("127.0.0.1", probes) for _ in range(60)]
                 await asyncio.sleep(0.2)
