@@ -4,6 +4,10 @@ An exchange lies in the bucket of its due tick; the sweep empties the buckets up
 due and gives the rest, which falls due before the next sweep, timers of their own, so that no deadline is late by
 more than the timer's millisecond. Owned by the event loop. Nothing runs while there is nothing to sweep.
 
+While nobody comes, it rests: it looks again when a twentieth of the time has passed that is left until the first one
+may be due. So a pod that waits with a few idle connections is woken once or twice a second instead of forty times,
+and a loop that was stopped meanwhile is still known to have been, to a twentieth of what any deadline had left.
+
 Those that fall due together expire a few in a turn (`transport/turns.py`): each may end a request.
 
 Where the loop was held, timers fire before what has come meanwhile is read (uvloop runs them first): an answer that
@@ -15,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from heapq import heapify, heappop, heappush
 from math import floor
 from typing import Final, Protocol
 
@@ -25,6 +30,12 @@ TICKS_PER_SECOND: Final = 40.0
 TICK_SECONDS: Final = 1 / TICKS_PER_SECOND
 OWN_TIMER_SECONDS: Final = 0.1
 """A deadline nearer than this gets its own timer at once."""
+REST_SHARE: Final = 0.05
+"""Of the time that is left until the first deadline: for so long nothing is looked at while nobody comes."""
+REST_MARGIN_SECONDS: Final = 0.001
+"""A loop's timer may fire so much too early."""
+MOST_EMPTY: Final = 1024
+"""Buckets that everybody has left stay until their tick is near, or they are so many."""
 LATE_SECONDS: Final = 0.01
 """A deadline that is handled later than this is put off by one turn, so that what has come is read first."""
 
@@ -62,14 +73,17 @@ class Sweep:
         self._turns = turns or Turns(loop)
         self.buckets: dict[int, set[Expiring]] = {}
         """By tick."""
+        self._ticks: list[int] = []
+        """A heap of the keys."""
+        self._most_buckets = MOST_EMPTY
         self.latest: set[Expiring] = set()
         """The one of them that was added to last. Who is due in its time, and not before `OWN_TIMER_SECONDS` have
-        passed, may lie down in it instead of calling `add`."""
+        passed, may lie down in it instead of calling `add`. None after a sweep: whoever comes first is heard of."""
         self.latest_from = self.latest_until = 0.0
-        self._next_tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         """When the timer is to fire."""
+        self._is_resting = False
 
     def __repr__(self) -> str:
         return f"<Sweep {len(self)} waiting>"
@@ -91,13 +105,16 @@ class Sweep:
         bucket = self.buckets.get(tick)
         if bucket is None:
             bucket = self.buckets[tick] = set()
+            heappush(self._ticks, tick)
         bucket.add(item)
         item.bucket = self.latest = bucket
         self.latest_from = tick / TICKS_PER_SECOND
         self.latest_until = self.latest_from + TICK_SECONDS
         if self._timer is None:
-            self._next_tick = int(now * TICKS_PER_SECOND)
-            self._arm(now)
+            self._arm(now, TICK_SECONDS)
+        elif self._is_resting:
+            self._timer.cancel()
+            self._arm(now, TICK_SECONDS)
 
     @staticmethod
     def remove(item: Expiring) -> None:
@@ -113,6 +130,7 @@ class Sweep:
             self._timer = None
         self.pace.close()
         self.buckets.clear()
+        self._ticks.clear()
         self._forget_latest()
 
     def _forget_latest(self) -> None:
@@ -124,28 +142,52 @@ class Sweep:
         item.bucket = bucket
         self._loop.call_later(max(item.due - now, 0.0), self.expire_bucket, bucket)
 
-    def _arm(self, now: float) -> None:
-        self._due = now + TICK_SECONDS
-        self._timer = self._loop.call_later(TICK_SECONDS, self._sweep)
+    def _arm(self, now: float, seconds: float) -> None:
+        self._due = now + seconds
+        self._is_resting = seconds > TICK_SECONDS
+        self._timer = self._loop.call_later(seconds, self._sweep)
 
     def _sweep(self) -> None:
         now = self._clock()
-        self.pace.fired(self._due, now)
+        self._is_resting = False  # who comes again while this goes on need not wake it
+        is_busy = self.latest_until > 0.0
+        self._forget_latest()  # what lay in it would stay in memory
+        self.pace.fired(self._due, now, is_busy=is_busy)
         late: set[Expiring] = set()
         # One tick ahead: what falls due before the next sweep must get its timer now.
         tick = int(now * TICKS_PER_SECOND) + 1
-        for passed in range(self._next_tick, tick + 1):
-            bucket = self.buckets.pop(passed, None)
-            if bucket is self.latest:
-                self._forget_latest()  # else what lay in it would stay in memory
+        ticks = self._ticks
+        while ticks and ticks[0] <= tick:
+            bucket = self.buckets.pop(heappop(ticks))
             if bucket:
                 self._sweep_bucket(bucket, late, now)
-        self._next_tick = tick + 1
         if late:
             after_poll(self._loop, self._expire_now, late)
+        if len(self.buckets) > self._most_buckets:
+            self._drop_empty()
         self._timer = None
-        if self.buckets:
-            self._arm(now)
+        seconds = TICK_SECONDS if is_busy else self._rest_seconds(now)
+        if ticks:
+            self._arm(now, seconds)
+
+    def _rest_seconds(self, now: float) -> float:
+        """How long to wait where nobody has come since the last sweep; drops the buckets that are empty before the
+        first one that is not."""
+        ticks = self._ticks
+        while ticks and not self.buckets[ticks[0]]:
+            del self.buckets[heappop(ticks)]
+        if not ticks or self.latest_until:  # somebody has come again within this very sweep
+            return TICK_SECONDS
+        left = ticks[0] / TICKS_PER_SECOND - now
+        return max(TICK_SECONDS, min(left * REST_SHARE, left - TICK_SECONDS + REST_MARGIN_SECONDS))
+
+    def _drop_empty(self) -> None:
+        """Where deadlines are an hour away there would be a bucket for each tick of it."""
+        self._forget_latest()
+        self.buckets = {tick: bucket for tick, bucket in self.buckets.items() if bucket}
+        self._ticks[:] = self.buckets
+        heapify(self._ticks)
+        self._most_buckets = max(MOST_EMPTY, 2 * len(self.buckets))
 
     def _sweep_bucket(self, bucket: set[Expiring], late: set[Expiring], now: float) -> None:
         for item in list(bucket):

@@ -1,9 +1,9 @@
 """How long the loop's turns take: from one poll to the next.
 
 Measured without a cost on the path. As long as all is well, the timer of the sweep alone is looked at, forty times a
-second: when it fires late, the loop was busy. Then each turn is measured, by a timer of a millisecond, which fires
-once in every longer turn; until they have been short for a while. Owned by the loop; another thread may read
-`turned_at`.
+second: when it fires late while there is something to do, the loop was busy. Then each turn is measured, by a timer
+of a millisecond, which fires once in every longer turn; until some in a row were short: a loop that cannot keep up
+has none that is (`core/overload.py`). Owned by the loop; another thread may read `turned_at`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from sidecar.core.numbers import LAG_BOUNDS, Histogram
 SUSPICIOUS_SECONDS: Final = 0.003
 """A timer that is later than this may mean long turns: each one is looked at from here on."""
 TICK_SECONDS: Final = 0.001
-CLOSELY_SECONDS: Final = 0.3
-"""Turns are measured one by one for this long after the last long one."""
-LONG_SECONDS: Final = 0.01
+SHORT_TURNS: Final = 5
+"""Turns are measured one by one until so many in a row were none that may mean long ones."""
 
 Turned = Callable[[float, float], bool]
 """(seconds of the turn, now) -> whether the next one has to be measured too, however short this was."""
@@ -56,19 +55,21 @@ class Pace:
         """Real time of the last sign of life."""
         self._timer: asyncio.TimerHandle | None = None
         self._last = inf
-        self._closely_until = -inf
+        self._turns_left = 0
+        """Short ones, until no more are measured."""
 
     def __repr__(self) -> str:
         return f"<Pace {'closely' if self._timer is not None else 'at ease'}>"
 
-    def fired(self, due: float, now: float) -> None:
-        """A timer that was due at `due` is being handled."""
+    def fired(self, due: float, now: float, *, is_busy: bool = True) -> None:
+        """A timer that was due at `due` is being handled. Unless `is_busy` there was nothing to do: that others had
+        the CPU is no overload of ours."""
         self.turned_at = time.monotonic()
         late = max(0.0, now - due)
         self.lag.add([late])
         if late > HELD_SECONDS:
             self.held.note(due, now)
-        if late > SUSPICIOUS_SECONDS:
+        if late > SUSPICIOUS_SECONDS and is_busy:
             self.look_closely(now)
 
     def running_seconds(self, now: float) -> float:
@@ -77,7 +78,7 @@ class Pace:
 
     def look_closely(self, now: float) -> None:
         """Measure every turn from here on, for a while; the present one from now."""
-        self._closely_until = now + CLOSELY_SECONDS
+        self._turns_left = SHORT_TURNS
         if self._timer is None:
             self._last = now
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
@@ -95,15 +96,14 @@ class Pace:
         now = self._clock()
         seconds, self._last = now - self._last, now
         self.turned_at = time.monotonic()
-        if seconds > LONG_SECONDS:
-            self._closely_until = now + CLOSELY_SECONDS
+        self._turns_left = SHORT_TURNS if seconds > SUSPICIOUS_SECONDS else self._turns_left - 1
         if seconds > HELD_SECONDS:
             self.held.note(now - seconds, now)
         is_wanted = False
         try:
             is_wanted = not self._was_throttled(seconds) and self.heard(seconds, now)
         finally:
-            is_needed = is_wanted or now < self._closely_until
+            is_needed = is_wanted or self._turns_left > 0
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick) if is_needed else None
 
     def _was_throttled(self, seconds: float) -> bool:

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from sidecar.forwarding.sweep import OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
+from sidecar.forwarding.sweep import MOST_EMPTY, OWN_TIMER_SECONDS, TICKS_PER_SECOND, Expiring, Sweep
 from tests.support.by_hand import HandLoop
 
 
@@ -129,6 +129,65 @@ def test_nothing_runs_while_there_is_nothing_to_sweep() -> None:
     item = add(sweep, loop, 1.0)
     loop.advance(2.0)
     assert len(item.expired) == 1
+
+
+def firings(loop: HandLoop, seconds: float) -> int:
+    """How many timers fire in that time."""
+    before = loop.fired
+    loop.advance(seconds)
+    return loop.fired - before
+
+
+@pytest.mark.parametrize("seconds", [15.0, 60.0, 3600.0])
+def test_while_nobody_comes_it_looks_the_less_often_the_more_time_there_is(seconds: float) -> None:
+    sweep, loop = new_sweep()
+    item = add(sweep, loop, seconds)
+    assert firings(loop, 1.0) <= 3
+    assert firings(loop, seconds) < 250
+    assert item.expired == [pytest.approx(item.due, abs=1e-6)]
+    assert loop.timers == 0
+
+
+def test_as_long_as_somebody_comes_it_looks_forty_times_a_second() -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    loop.advance(10.0)  # it rests
+    count = 0
+    for _ in range(40):
+        count += firings(loop, 0.025)
+        Sweep.remove(add(sweep, loop, 15.0))
+    assert count >= 38
+
+
+def test_who_comes_while_it_rests_lies_down_nowhere_without_waking_it() -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    loop.advance(10.0)
+    assert sweep.latest_until == 0.0
+    item = add(sweep, loop, 0.3)
+    loop.advance(0.3)
+    assert item.expired == [pytest.approx(item.due, abs=1e-6)]
+
+
+def test_a_stop_while_it_rests_is_known_to_a_twentieth_of_the_time_that_was_left() -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 10.0)
+    loop.advance(2.0)
+    stopped = loop.now
+    hold(loop, 4.0)
+    loop.advance(0.0)
+    assert sweep.pace.held.seconds(stopped, loop.now) >= 4.0 - 8.0 / 20
+
+
+def test_buckets_that_everybody_has_left_do_not_pile_up() -> None:
+    sweep, loop = new_sweep()
+    stays = add(sweep, loop, 3600.0)
+    for _ in range(3 * MOST_EMPTY):
+        Sweep.remove(add(sweep, loop, 3600.0))
+        loop.advance(0.025)
+    assert len(sweep.buckets) <= MOST_EMPTY + 1
+    loop.advance(3600.0)
+    assert (len(stays.expired), len(sweep.buckets)) == (1, 0)
 
 
 def test_a_loop_that_was_held_sweeps_what_it_has_missed() -> None:

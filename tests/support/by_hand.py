@@ -89,6 +89,8 @@ class HandLoop:
         self.now = 1_000.0
         self.errors: list[Exception] = []
         """What callbacks raised, and what the exception handler was told."""
+        self.fired = 0
+        """How many timers."""
         self._soon: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Handle, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -139,6 +141,7 @@ class HandLoop:
             due, _, handle, callback = heapq.heappop(self._timers)
             self.now = max(self.now, due)
             if not handle.is_cancelled:
+                self.fired += 1
                 self._run(callback)
                 self.settle()
         self.now = end

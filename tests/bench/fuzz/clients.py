@@ -133,7 +133,7 @@ class Conversation:
     def _end(self) -> None:
         """Nothing is left behind, and no deadline finds a connection that is gone."""
         self.transport.lose()
-        wait_for_ever(self.loop, self.path.service.sweep)
+        wait_for_ever(self.loop)
         raise_errors(self.loop)
         service, cluster = self.path.service, self.path.cluster
         left = (self.socket.connection_count, len(service.exchanges), len(service.sweep), self.loop.timers)

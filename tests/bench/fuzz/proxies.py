@@ -160,7 +160,7 @@ class World:
         for connecting in list(self.connectings):
             if connecting.seekers:
                 connecting.fail()
-        wait_for_ever(self.loop, self.path.service.sweep)
+        wait_for_ever(self.loop)
         raise_errors(self.loop)
         for which in range(CLIENTS):
             self.check(which)
