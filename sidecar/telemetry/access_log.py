@@ -65,6 +65,8 @@ class Log:
         self._queue: deque[Record | threading.Event] = deque()
         """An event stands for whoever waits until what is before it has been written."""
         self._wake = Wake()
+        self._is_resting = False
+        """The thread waits until somebody wakes it; else it looks by itself."""
         self._in_flight = 0
         self._fd = fd
         self._also = also
@@ -122,7 +124,7 @@ class Log:
             self._drop()
             return
         queue.append(with_verdicts(exchange) if self._attempts else FinishedExchange(exchange))
-        if waiting == _BATCH:
+        if waiting == _BATCH or self._is_resting:
             self._wake.raise_flag()
 
     def transitioned(self, transition: Transition) -> None:
@@ -159,7 +161,7 @@ class Log:
             self._drop()
             return
         self._queue.append(record)
-        if waiting == _BATCH:
+        if waiting == _BATCH or self._is_resting:
             self._wake.raise_flag()
 
     def _drop(self) -> None:
@@ -174,6 +176,15 @@ class Log:
             if is_last:
                 return
             self._wake.wait(_IDLE_SECONDS)
+            if not self._queue:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Nothing was to be written for a while: wait until something is, instead of looking ten times a second."""
+        self._is_resting = True
+        if not self._queue and not self._is_stopping:  # what came before the flag was seen has woken nobody
+            self._wake.wait(None)
+        self._is_resting = False
 
     def _text(self, record: Record, offset_ns: int) -> bytes:
         is_json = self._format is not LogFormat.TEXT

@@ -146,7 +146,7 @@ class Wake:
         self._event = threading.Event()
         self.raise_flag = self._event.set
 
-    def wait(self, seconds: float) -> None:
-        """Return when the flag is raised or `seconds` have passed; lower it."""
+    def wait(self, seconds: float | None) -> None:
+        """Return when the flag is raised or `seconds` have passed, None: however long it takes; lower it."""
         self._event.wait(seconds)
         self._event.clear()

@@ -278,6 +278,51 @@ def test_sampling_keeps_every_grpc_call_that_failed_by_its_servers_fault() -> No
     assert [line["grpc_status"] for line in written.lines()] == ["UNAVAILABLE"]
 
 
+@pytest.mark.parametrize("pause", [0.0, 1e-4, 2e-3])
+def test_a_writer_that_rests_is_woken_by_every_line_that_comes(
+    pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log, "_IDLE_SECONDS", 1e-4)  # it goes to rest again and again
+    reader, writer = os.pipe()
+    log = Log(AccessLog(), writer)
+    log.start()
+    with os.fdopen(reader, "rb") as lines:
+        for number in range(200):
+            time.sleep(pause * (number % 3))
+            if number % 2:
+                log.finished(FakeExchange())
+            else:
+                log.transitioned(OPENED)
+            assert lines.readline()  # would wait for ever
+        log.stop(time.monotonic() + 100)
+        os.close(writer)
+        assert lines.read() == b""
+    assert (log.dropped, log.is_alive()) == (0, False)
+
+
+def test_a_writer_with_nothing_to_do_looks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = list[float | None]()
+    wait = access_log.Wake.wait
+
+    def noted(self: access_log.Wake, seconds: float | None) -> None:
+        waits.append(seconds)
+        wait(self, seconds)
+
+    monkeypatch.setattr(access_log.Wake, "wait", noted)
+    reader, writer = os.pipe()
+    log = Log(AccessLog(), writer)
+    log.start()
+    while None not in waits:
+        time.sleep(0.01)
+    log.finished(FakeExchange())
+    with os.fdopen(reader, "rb") as lines:
+        assert lines.readline()
+        log.stop(time.monotonic() + 100)
+        os.close(writer)
+    assert not log.is_alive()
+    assert waits.index(None) == 1
+
+
 def test_stalled_reader_drops_lines_and_counts_each_of_them() -> None:
     reader, writer = os.pipe()
     log = Log(AccessLog(), writer)
