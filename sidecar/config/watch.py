@@ -47,6 +47,10 @@ class Watch:
         """Watch these files too, instead of those included before."""
         self._included = tuple(files)
 
+    def another(self) -> Watch:
+        """One of the same files, for another thread."""
+        return Watch(self._path, self._included)
+
     def look(self, now: float) -> str | None:
         """A digest of all that is there: another one means that a file's content, or its being there, changed.
 
@@ -99,6 +103,11 @@ class Settling:
     def is_pending(self) -> bool:
         """True when something differs from what was taken or refused last: look again soon."""
         return self._seen not in self._handled
+
+    @property
+    def seen(self) -> str:
+        """What the last look showed."""
+        return self._seen
 
     def saw(self, digest: str, now: float) -> bool:
         """Take in one look; True when there is something to try: once it stands still, and once more after

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
+from functools import partial
 from typing import Any, Final
 
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Settling, Watch
@@ -25,12 +26,15 @@ from sidecar.downstream.listener import ListenerSocket
 from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.listeners import load_listener
+from sidecar.runtime.lookout import Lookout
 from sidecar.telemetry.log_lines import Level
 from sidecar.transport.tls.client import ClientContext, ContextKey, context_key
 from sidecar.transport.tls.files import OwnCertificate
 from sidecar.transport.tls.served import files_of
 
 SECONDS_A_DAY: Final = 86_400
+OWNERS_SECONDS: Final = 1.0
+"""Between two looks whether others have certificates now."""
 HANDSHAKES_TOLD_SECONDS: Final = 10.0
 """Of each listener, failed handshakes are told at most so often."""
 _UNTOLD: Final = frozenset({Handshake.DONE, Handshake.LEFT})
@@ -195,9 +199,32 @@ class Rotation:
     # The part
 
     async def run(self, mailbox: Mailbox[Any]) -> None:
-        while True:
-            is_pending = await self.look()
-            await mailbox.get(SETTLE_SECONDS / 2 if is_pending else POLL_SECONDS)
+        """A message says that it is worth looking."""
+        lookout = Lookout(POLL_SECONDS)
+        try:
+            while True:
+                if await self.look():
+                    await mailbox.get(SETTLE_SECONDS / 2)
+                else:
+                    await self._wait_for_news(mailbox, lookout)
+        finally:
+            lookout.close()
+
+    async def _wait_for_news(self, mailbox: Mailbox[Any], lookout: Lookout) -> None:
+        """Until a file is not as it was, or others have certificates than before."""
+        watches = [kept.watch.another() for kept in self._kept.values()]
+        if watches:
+
+            def look(now: float) -> list[str | None] | None:
+                digests = [watch.look(now) for watch in watches]
+                return None if None in digests else digests
+
+            known = [kept.settling.seen for kept in self._kept.values()]
+            lookout.watch(self, look, known, partial(mailbox.put, "look"))
+        while await mailbox.get(OWNERS_SECONDS) is None:
+            if {(owner.name, owner.files) for owner in self._rotating()} != self._kept.keys():
+                break
+        lookout.rest(self)
 
     async def look(self) -> bool:
         """Look at all files, and use what can be used; returns whether to come back soon."""

@@ -10,6 +10,7 @@ import asyncio
 
 from sidecar.config.endpoint_file import BadEndpointFile, read_endpoints
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Watch, warning_of_own_mount
+from sidecar.runtime.lookout import Lookout
 from sidecar.upstream.followers import Followed, Followers, OnChange, OnError
 
 
@@ -25,14 +26,25 @@ class EndpointFiles(Followers):
         loop = asyncio.get_running_loop()
         seen = await asyncio.to_thread(watch.look, loop.time())
         taken = seen if await self._take(one, path) else None
+        lookout = Lookout(POLL_SECONDS)
+        try:
+            await self._follow_file(one, watch, seen, taken, lookout)
+        finally:
+            lookout.close()
+
+    async def _follow_file(
+        self, one: Followed, watch: Watch, seen: str | None, taken: str | None, lookout: Lookout
+    ) -> None:
+        path, loop = one.entry.host, asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(POLL_SECONDS if seen == taken else SETTLE_SECONDS)
+            if seen == taken and taken is not None:
+                await _news(lookout, watch.another(), taken)
+            else:
+                await asyncio.sleep(SETTLE_SECONDS)
             digest = await asyncio.to_thread(watch.look, loop.time())
-            if digest is None or digest == taken:
-                seen = taken
-            elif digest != seen:
+            if digest == taken or digest != seen:
                 seen = digest
-            elif await self._take(one, path):
+            elif digest is not None and await self._take(one, path):
                 # If the file was changed between look and reading, the next look shows another digest.
                 taken = seen
 
@@ -45,6 +57,13 @@ class EndpointFiles(Followers):
             return not error.is_own_lack
         self.learned(one, endpoints)
         return True
+
+
+async def _news(lookout: Lookout, watch: Watch, known: str) -> None:
+    """Wait until the file is not as it was."""
+    is_there = asyncio.Event()
+    lookout.watch(watch, watch.look, known, is_there.set)
+    await is_there.wait()
 
 
 def _hint(path: str) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import field, replace
+from functools import partial
 
 from sidecar.admin.process import Ending
 from sidecar.config.problems import ConfigError
@@ -25,6 +26,7 @@ from sidecar.runtime.actor import Mailbox
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.imports import import_for
 from sidecar.runtime.loader import Loader, LoaderFailed
+from sidecar.runtime.lookout import Lookout
 
 NOTHING = Diff()
 
@@ -75,6 +77,13 @@ class Request:
 
 class Warm:
     """A change is coming: have the loading process ready."""
+
+
+class Look:
+    """It is worth looking at the files."""
+
+
+LOOK = Look()
 
 
 class Active:
@@ -257,27 +266,46 @@ class Watching:
     clock: Callable[[], float]
     ask: Callable[[Request | Warm], bool]
 
-    async def run(self, mailbox: Mailbox[Outcome]) -> None:
-        """Messages are the outcomes of reloads, whoever asked for them."""
+    async def run(self, mailbox: Mailbox[Outcome | Look]) -> None:
+        """Messages are the outcomes of reloads, whoever asked for them, and that it is worth looking."""
         last = self.active.last
         snapshot = self.active.snapshot
         watch = Watch(self.path, snapshot.files if last is None else last.files or snapshot.files)
         settling = Settling(snapshot.digest)
         if last is not None and not last.is_success:
             settling.refused(last.digest)
-        while True:
-            outcome = await mailbox.get(SETTLE_SECONDS / 2 if settling.is_pending else POLL_SECONDS)
-            if outcome is not None:
-                self._learn(outcome, watch, settling)
-                continue
-            digest = await asyncio.to_thread(watch.look, self.clock())
-            if digest is None:
-                continue
-            was_pending = settling.is_pending
-            if settling.saw(digest, self.clock()):
-                await self._try(settling)
-            elif settling.is_pending and not was_pending:
-                self.ask(Warm())
+        lookout = Lookout(POLL_SECONDS)
+        try:
+            while True:
+                message = await self._next(mailbox, lookout, watch, settling)
+                if isinstance(message, Outcome):
+                    self._learn(message, watch, settling)
+                else:
+                    await self._look(watch, settling)
+        finally:
+            lookout.close()
+
+    async def _next(
+        self, mailbox: Mailbox[Outcome | Look], lookout: Lookout, watch: Watch, settling: Settling
+    ) -> Outcome | Look | None:
+        """None: it is time to look, since a change is to stand still."""
+        if settling.is_pending:
+            return await mailbox.get(SETTLE_SECONDS / 2)
+        lookout.watch(self.path, watch.another().look, settling.seen, partial(mailbox.put, LOOK))
+        message = await mailbox.get()
+        lookout.rest(self.path)
+        return message
+
+    async def _look(self, watch: Watch, settling: Settling) -> None:
+        digest = await asyncio.to_thread(watch.look, self.clock())
+        if digest is None:
+            await asyncio.sleep(POLL_SECONDS)
+            return
+        was_pending = settling.is_pending
+        if settling.saw(digest, self.clock()):
+            await self._try(settling)
+        elif settling.is_pending and not was_pending:
+            self.ask(Warm())
 
     async def _try(self, settling: Settling) -> None:
         reply: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
