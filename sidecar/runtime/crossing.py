@@ -7,10 +7,11 @@ worker that comes after a dead one has the same part of the table and the same s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import mmap
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sidecar.core.across.dealing import Load
 from sidecar.core.across.exchanges import AcrossWorkers, bury_worker, load_of
@@ -18,6 +19,8 @@ from sidecar.core.across.segment import Segment, add_one, read_number
 from sidecar.core.callers import CAPACITY
 from sidecar.core.dataclass import dataclass
 from sidecar.core.snapshot import Direction
+from sidecar.forwarding.notices import Notices
+from sidecar.transport.turns import Turns
 
 _DIRECTIONS = tuple(Direction)
 
@@ -35,6 +38,10 @@ class Joined:
     """Where it tells the others, by their numbers."""
     hand: socket.socket
     """Where it takes connections that control has accepted."""
+
+    def notices(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], turns: Turns) -> Notices:
+        """Made here, so that a process that serves alone has nothing of it in memory."""
+        return Notices(loop, clock, turns, self.across, self.own, self.others)
 
 
 class Crossing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.core.callers import Callers
 from sidecar.core.dataclass import dataclass
@@ -21,17 +21,19 @@ from sidecar.core.snapshot import Snapshot
 from sidecar.core.tracecontext import IdSource
 from sidecar.downstream.pressure import Pressure
 from sidecar.downstream.relief import Relief
-from sidecar.forwarding.notices import Notices
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.runtime.assembly import Assembly, Built, Names
-from sidecar.runtime.crossing import Joined
 from sidecar.runtime.listeners import Listeners, Prepared
 from sidecar.transport import throttled
 from sidecar.transport.bind import Bind, bind_own
 from sidecar.transport.pace import Pace
 from sidecar.transport.turns import Turns
+
+if TYPE_CHECKING:
+    from sidecar.forwarding.notices import Notices
+    from sidecar.runtime.crossing import Joined
 
 R = TypeVar("R")
 
@@ -100,7 +102,7 @@ class DataPath:
         self.service.beside.visitors.most = max_visitors
         self.notices: Notices | None = None
         if joined is not None:
-            self.notices = Notices(loop, clock, turns, joined.across, joined.own, joined.others)
+            self.notices = joined.notices(loop, clock, turns)
             self.service.beside.others = self.notices
         self.listeners = Listeners(self.service, bind)
         self.assembly = Assembly(self.service, names, rng, self.listeners.sockets, zone)

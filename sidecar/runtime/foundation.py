@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from sidecar.admin.events import Events
 from sidecar.core.dataclass import dataclass
@@ -21,13 +22,15 @@ from sidecar.core.snapshot import Snapshot
 from sidecar.core.sources import Sources
 from sidecar.runtime.assembly import Names
 from sidecar.runtime.container import Container
-from sidecar.runtime.crossing import Joined
 from sidecar.runtime.datapath import DataPath
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.memory_watch import budget_bytes
 from sidecar.runtime.telemetry_rooms import TelemetryRooms
 from sidecar.telemetry.log_lines import Level
 from sidecar.transport.bind import Bind
+
+if TYPE_CHECKING:
+    from sidecar.runtime.crossing import Joined
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sidecar.core.snapshot import Endpoint, Snapshot
 from sidecar.core.sources import Sources
@@ -21,7 +22,6 @@ from sidecar.runtime.activation import Activated
 from sidecar.runtime.assembly import Assembly
 from sidecar.runtime.container import Container
 from sidecar.runtime.control import Control
-from sidecar.runtime.crossing import Joined
 from sidecar.runtime.endpoint_sources import endpoint_sources
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.foundation import Ground, lay
@@ -31,6 +31,9 @@ from sidecar.runtime.signals import hear
 from sidecar.runtime.upgrade import Predecessor
 from sidecar.runtime.upgrading import Upgrading
 from sidecar.transport.given import GIVEN
+
+if TYPE_CHECKING:
+    from sidecar.runtime.crossing import Joined
 
 
 class Worker:

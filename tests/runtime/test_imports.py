@@ -9,7 +9,8 @@ import pytest
 
 NOT_THERE = {
     "aiohttp", "email", "importlib.metadata", "importlib.resources", "opentelemetry", "pydantic", "redis", "rich",
-    "sidecar.config.endpoint_file", "sidecar.config.yaml", "sidecar.core.fleet", "sidecar.kubernetes",
+    "sidecar.config.endpoint_file", "sidecar.config.yaml", "sidecar.core.across", "sidecar.core.fleet",
+    "sidecar.forwarding.notices", "sidecar.kubernetes", "sidecar.runtime.crossing",
     "sidecar.runtime.fleet.redis_client", "sidecar.runtime.fleet.side", "tempfile", "urllib.request",
     "yaml", "zipfile",
 }  # fmt: skip
