@@ -11,17 +11,19 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sidecar.core.memory_budget import SECURED_BYTES
 from sidecar.core.snapshot import Listener
 from sidecar.downstream.handshake import ClientHandshake
 from sidecar.downstream.http1 import ClientConnection
-from sidecar.downstream.http2 import Http2ClientConnection
 from sidecar.downstream.opaque import OpaqueConnection
 from sidecar.downstream.phase import LAST_CALL_SECONDS
 from sidecar.forwarding.service import Service
 from sidecar.forwarding.visitors import Lack
+
+if TYPE_CHECKING:
+    from sidecar.downstream.http2 import Http2ClientConnection
 
 _LOG = logging.getLogger("sidecar.downstream")
 
@@ -31,7 +33,7 @@ LEAST_AGE: Final = 0.9
 AGE_SPREAD: Final = 0.2
 """Of `max_connection_age`."""
 
-AnyClient = ClientConnection | Http2ClientConnection | ClientHandshake | OpaqueConnection
+AnyClient: TypeAlias = "ClientConnection | Http2ClientConnection | ClientHandshake | OpaqueConnection"
 
 
 class Connected:

@@ -20,7 +20,7 @@ from sidecar.core.memory_budget import CONNECTION_BYTES, SECURED_BYTES, Account,
 from sidecar.core.snapshot import ClientCertificate
 from sidecar.core.tls_numbers import Handshake
 from sidecar.downstream.http1 import ClientConnection
-from sidecar.downstream.http2 import Http2ClientConnection
+from sidecar.downstream.http2_connection import http2_connection
 from sidecar.downstream.phase import Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
@@ -236,14 +236,16 @@ class ClientHandshake(PhaseClock, Handshaking):
 
     def shaken(self, transport: TlsTransport) -> None:
         """From here on it is a connection of HTTP."""
+        listener = self.listener
         secured = Secured(self._told(transport), self._served)
+        served = None
+        if transport.facts is not None and transport.facts.alpn == HTTP_2:
+            served = http2_connection(listener, Link(cast(asyncio.Transport, transport)), secured)
         self._tls = None
         self._release(Phase.TUNNEL)
-        listener = self.listener
         listener.shaken(Handshake.DONE)
         self._raw.set_protocol(cast(asyncio.BaseProtocol, transport))
-        if transport.facts is not None and transport.facts.alpn == HTTP_2:
-            served = Http2ClientConnection(listener, Link(cast(asyncio.Transport, transport)), secured)
+        if served is not None:
             listener.replace(self, served)
             transport.attach(served)
             served.start(b"")

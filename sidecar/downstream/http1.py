@@ -26,7 +26,7 @@ from sidecar.core.plain import read_request
 from sidecar.downstream.http1_between import LET_IN, Stay
 from sidecar.downstream.http1_flow import BEHIND, TURN
 from sidecar.downstream.http1_heads import HeadReader
-from sidecar.downstream.http2 import Http2ClientConnection
+from sidecar.downstream.http2_connection import http2_connection
 from sidecar.downstream.phase import ENDED, Phase, Then
 from sidecar.downstream.secured import Secured
 from sidecar.forwarding.sweep import Sweep
@@ -188,8 +188,8 @@ class ClientConnection(HeadReader):
     def _become_http2(self, data: bytes) -> None:
         """The client has begun with the preface: another protocol hears it from now on."""
         listener, link = self.listener, self.link
+        served = http2_connection(listener, link, self._secured)
         self._part()
-        served = Http2ClientConnection(listener, link, self._secured)
         link.set_sink(served)
         listener.replace(self, served)
         served.start(data)

@@ -21,7 +21,7 @@ from sidecar.core.plain import Field
 from sidecar.core.request import TUNNEL, Asked, Request, Traits
 from sidecar.core.snapshot import ORIGINAL, Unmatched
 from sidecar.downstream.http1 import ClientConnection
-from sidecar.downstream.http2 import Http2ClientConnection
+from sidecar.downstream.http2_connection import http2_connection
 from sidecar.downstream.phase import Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.sniff import Detected, FirstBytes
@@ -171,15 +171,15 @@ class OpaqueConnection(PhaseClock, ServerStream):
             self._tunnel(self._first.server_name)
 
     def _become_http(self, spoken: Detected) -> None:
-        data, self._behind = self._behind, b""
         listener, link = self.listener, self.link
+        served = http2_connection(listener, link) if spoken is Detected.HTTP2 else None
+        data, self._behind = self._behind, b""
         self._go_on()
-        if spoken is Detected.HTTP1:
+        if served is None:
             connection = ClientConnection(listener)
             listener.replace(self, connection)
             connection.take_over(link, data)
         else:
-            served = Http2ClientConnection(listener, link)
             link.set_sink(served)
             listener.replace(self, served)
             served.start(data)

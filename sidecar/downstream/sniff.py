@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.core.plain import TOKEN_BYTES
 from sidecar.core.snapshot import HttpVersion
-from sidecar.http2.codec import PREFACE
+from sidecar.http2.preface import PREFACE
 from sidecar.transport.tls.hello import MAX_HELLO_BYTES, HelloReader, HelloTooLong, NotTls
 
 _REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} [!-~]+ HTTP/1\.[0-9]\r?")

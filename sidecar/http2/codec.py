@@ -19,8 +19,6 @@ from sidecar.http2.events import NONE_INDEXED, Http2Event
 from sidecar.http2.settings import PeerLimits
 from sidecar.http2.stream import Http2Stream
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client begins with (RFC 9113 3.4). `receive` of a server wants to see it too."""
 Pairs = Sequence[tuple[bytes, bytes]]
 """(key, value); keys in lower case, without a check."""
 NO_DROP: Final[frozenset[bytes]] = frozenset()

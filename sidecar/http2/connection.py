@@ -15,7 +15,7 @@ from sidecar.core.head import NOTHING, Added, Own
 from sidecar.core.plain import Field
 from sidecar.http2 import frames, settings
 from sidecar.http2.arrivals import Arrivals
-from sidecar.http2.codec import NO_DROP, PREFACE, CodecLoad, Http2Codec, Pairs, Role
+from sidecar.http2.codec import NO_DROP, CodecLoad, Http2Codec, Pairs, Role
 from sidecar.http2.control import Control
 from sidecar.http2.credit import Credit
 from sidecar.http2.errors import ConnectionFault, ErrorCode
@@ -24,6 +24,7 @@ from sidecar.http2.floods import TRUSTED, FloodLimits, Floods
 from sidecar.http2.hpack_encoder import STATUS_PAIRS
 from sidecar.http2.inbox import Inbox
 from sidecar.http2.outbox import HIGH_WATER_BYTES, Outbox
+from sidecar.http2.preface import PREFACE
 from sidecar.http2.settings import DEFAULT_WINDOW, OURS, Http2Settings
 from sidecar.http2.stream import Http2Stream, Receiving, Sending
 from sidecar.http2.streams import MAX_STREAM_ID, Streams

@@ -11,13 +11,13 @@ from typing import Final
 
 from sidecar.http2 import frames
 from sidecar.http2.arrivals import Arrivals
-from sidecar.http2.codec import PREFACE
 from sidecar.http2.control import Control
 from sidecar.http2.errors import StreamFault, frame_size_error, protocol_error
 from sidecar.http2.events import Http2Event
 from sidecar.http2.floods import Floods
 from sidecar.http2.frames import HEADER_BYTES, MAX_BYTES, unpack_header
 from sidecar.http2.messages import malformed
+from sidecar.http2.preface import PREFACE
 from sidecar.http2.settings import Http2Settings
 from sidecar.http2.streams import MAX_STREAM_ID, Streams
 

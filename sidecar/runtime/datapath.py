@@ -25,6 +25,7 @@ from sidecar.forwarding.service import Service
 from sidecar.forwarding.sweep import Sweep
 from sidecar.forwarding.visitors import MOST_VISITORS
 from sidecar.runtime.assembly import Assembly, Built, Names
+from sidecar.runtime.imports import import_protocols
 from sidecar.runtime.listeners import Listeners, Prepared
 from sidecar.transport import throttled
 from sidecar.transport.bind import Bind, bind_own
@@ -140,6 +141,7 @@ class DataPath:
         Raises:
             OSError: a file of a `tls` cannot be used.
         """
+        import_protocols(snapshot)
         self.assembly.tls.add(self.assembly.tls.prepare(snapshot))
         self.assembly.apply(snapshot)
         self.service.bound_requests(snapshot.limits.max_requests)
@@ -174,6 +176,7 @@ class DataPath:
         Raises:
             OSError: as `install`.
         """
+        await asyncio.to_thread(import_protocols, snapshot)
         tls = await asyncio.to_thread(self.assembly.tls.prepare, snapshot)
         self.assembly.tls.add(tls)
         try:

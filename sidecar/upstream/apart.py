@@ -15,13 +15,14 @@ from sidecar.core.errors import Reason
 from sidecar.core.snapshot import Endpoint, HttpVersion
 from sidecar.transport.tls.failures import TlsFailed
 from sidecar.upstream.connecting import Connecting
-from sidecar.upstream.http2_pool import Http2Pool
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
+from sidecar.upstream.pool_kinds import pool_kind
 
 if TYPE_CHECKING:
     from sidecar.core.ejection.change import EndpointChange
     from sidecar.upstream.cluster import Cluster
+    from sidecar.upstream.http2_pool import Http2Pool
 
 NOBODY: Final = ()
 
@@ -59,7 +60,7 @@ class Apart(LeaseLine):
         if not self._cluster.budget.take():
             return False
         self._holds_place = True
-        kind = Pool if self._cluster.policy.protocol is HttpVersion.HTTP1 else Http2Pool
+        kind = pool_kind(self._cluster.policy.protocol)
         pool = self.pool = self._pool(kind, self._endpoint)
         connecting = self._connecting = Connecting(pool, seconds, self._connected)
         connecting.seekers.append(seeker)
@@ -85,7 +86,7 @@ class Apart(LeaseLine):
     def pool_speaking(self, pool: LeasePool, alpn: str | None) -> LeasePool:
         is_2 = alpn == HTTP_2
         if self._cluster.policy.protocol is not HttpVersion.AUTO:
-            if isinstance(pool, Http2Pool) and not is_2:
+            if pool.is_shared and not is_2:
                 raise TlsFailed(Reason.TLS_PROTOCOL, "HTTP/2 was not agreed on in the handshake (ALPN)")
         elif not is_2:
             self.pool = spoken = self._pool(Pool, pool.endpoint)

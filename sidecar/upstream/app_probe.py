@@ -16,9 +16,6 @@ from typing import Any, Final
 
 from sidecar.core import grpc_health
 from sidecar.core.dataclass import dataclass
-from sidecar.http2.codec import Role
-from sidecar.http2.connection import Connection
-from sidecar.http2.events import DataReceived, ResponseReceived, StreamReset, TrailersReceived
 
 ENVIRONMENT: Final = "SIDECAR_APP_PROBES"
 """The variable that has them: JSON, by `container/kind` (`app/liveness`), in Kubernetes' own words."""
@@ -161,6 +158,11 @@ async def _ask_grpc(
     service: str, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     """The health checking protocol of gRPC (`core/grpc_health.py`)."""
+    # 1 MiB, which a process need not have that asks nobody so and serves HTTP/1.1 alone.
+    from sidecar.http2.codec import Role
+    from sidecar.http2.connection import Connection
+    from sidecar.http2.events import DataReceived, ResponseReceived, StreamReset, TrailersReceived
+
     codec = Connection(Role.CLIENT)
     pseudo = (
         (b":method", b"POST"),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import replace
 from enum import Enum
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from sidecar.core.adaptive import AdaptiveLimit
 from sidecar.core.alpn import HTTP_2
@@ -42,14 +42,17 @@ from sidecar.transport.turns import Turns
 from sidecar.upstream.budget import ConnectionBudget
 from sidecar.upstream.connecting import Connecting
 from sidecar.upstream.departure import Departure
-from sidecar.upstream.http2_pool import Http2Pool
 from sidecar.upstream.in_flight import InFlightLimit
 from sidecar.upstream.lease import Lease, LeaseLine, LeasePool, Seeker
 from sidecar.upstream.pool import Pool
+from sidecar.upstream.pool_kinds import pool_kind
 from sidecar.upstream.raw import RawPool
 from sidecar.upstream.ring_keeper import RingKeeper
 
-AnyPool = Pool | Http2Pool
+if TYPE_CHECKING:
+    from sidecar.upstream.http2_pool import Http2Pool
+
+AnyPool: TypeAlias = "Pool | Http2Pool"
 
 TIMER_SLACK_SECONDS: Final = 0.001
 """A timer may come this much early by the clock that ejections are reckoned by."""
@@ -187,8 +190,7 @@ class Cluster(LeaseLine):
             wanted.setdefault(self._place(address), address)
         kept = {self._place(pool.endpoint): pool for pool in self.pools}
         now = self._clock()
-        # With `auto` HTTP/2 is hoped for: who comes meanwhile waits for the one handshake that tells.
-        kind = Pool if self.policy.protocol is HttpVersion.HTTP1 else Http2Pool
+        kind = pool_kind(self.policy.protocol)
         pools = [
             kept.get(place) or self._join_peers(self.pool_for(kind, endpoint), now, is_new=bool(kept))
             for place, endpoint in wanted.items()
@@ -234,12 +236,12 @@ class Cluster(LeaseLine):
 
     def pool_speaking(self, pool: LeasePool, alpn: str | None) -> AnyPool:
         """With `auto`, what an endpoint has agreed on holds for it from now on, until a handshake says otherwise."""
-        assert isinstance(pool, Pool | Http2Pool)
+        pool = cast("AnyPool", pool)
         if self.policy.protocol is not HttpVersion.AUTO:
-            if isinstance(pool, Http2Pool) and alpn != HTTP_2:
+            if pool.is_shared and alpn != HTTP_2:
                 raise TlsFailed(Reason.TLS_PROTOCOL, "HTTP/2 was not agreed on in the handshake (ALPN)")
             return pool
-        kind = Http2Pool if alpn == HTTP_2 else Pool
+        kind = pool_kind(HttpVersion.HTTP2 if alpn == HTTP_2 else HttpVersion.HTTP1)
         place = self._place(pool.endpoint)
         for number, known in enumerate(self.pools):
             if self._place(known.endpoint) == place:
@@ -368,7 +370,7 @@ class Cluster(LeaseLine):
         """
         limits = self.policy.limits
         wait = Wait(self, pool, seeker)
-        if isinstance(pool, Http2Pool) and self._join(pool, wait):
+        if pool.is_shared and self._join(cast("Http2Pool", pool), wait):
             return wait
         if self.connections >= limits.max_connections:
             self._close_one_idle()
@@ -417,15 +419,16 @@ class Cluster(LeaseLine):
     def _open(self, pool: LeasePool) -> Connecting:
         self.connections += 1
         connecting = Connecting(pool, self.policy.connect_seconds, self._connected)
-        if isinstance(pool, Http2Pool):
+        if pool.is_shared:
             connecting.on_left_over = self._stand_in_line
-            pool.connecting = connecting
+            cast("Http2Pool", pool).connecting = connecting
         return connecting
 
     def _connected(self, connecting: Connecting, has_worked: bool) -> None:
-        pool = connecting.pool
-        if isinstance(pool, Http2Pool) and pool.connecting is connecting:
-            pool.connecting = None
+        if connecting.pool.is_shared:
+            pool = cast("Http2Pool", connecting.pool)
+            if pool.connecting is connecting:
+                pool.connecting = None
         if not has_worked:
             self.connection_closed()
 
@@ -553,7 +556,7 @@ class Cluster(LeaseLine):
         while self.waits and self.connections < self.policy.limits.max_connections:
             wait = self._aimed_first()
             pool = wait.pool
-            if isinstance(pool, Http2Pool) and not pool.is_retired and self._join(pool, wait):
+            if pool.is_shared and not pool.is_retired and self._join(cast("Http2Pool", pool), wait):
                 self._first_in_line()
             elif self.budget.take():
                 self._open_for(self._first_in_line())

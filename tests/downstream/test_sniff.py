@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from sidecar.downstream.sniff import Detected, FirstBytes
-from sidecar.http2.codec import PREFACE
+from sidecar.http2.preface import PREFACE
 
 HTTP1 = [
     b"GET / HTTP/1.1\r\n",

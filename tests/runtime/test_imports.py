@@ -10,9 +10,9 @@ import pytest
 NOT_THERE = {
     "aiohttp", "email", "importlib.metadata", "importlib.resources", "opentelemetry", "pydantic", "redis", "rich",
     "sidecar.config.endpoint_file", "sidecar.config.yaml", "sidecar.core.across", "sidecar.core.fleet",
-    "sidecar.forwarding.notices", "sidecar.kubernetes", "sidecar.runtime.crossing",
-    "sidecar.runtime.fleet.redis_client", "sidecar.runtime.fleet.side", "tempfile", "urllib.request",
-    "yaml", "zipfile",
+    "sidecar.downstream.http2", "sidecar.forwarding.notices", "sidecar.http2.codec", "sidecar.http2.hpack",
+    "sidecar.kubernetes", "sidecar.runtime.crossing", "sidecar.runtime.fleet.redis_client",
+    "sidecar.runtime.fleet.side", "sidecar.upstream.http2_pool", "tempfile", "urllib.request", "yaml", "zipfile",
 }  # fmt: skip
 
 

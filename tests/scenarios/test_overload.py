@@ -16,9 +16,10 @@ from sidecar.downstream.http2_stream import GOAWAY_SECONDS
 from sidecar.downstream.pressure import Told
 from sidecar.downstream.refusing import SILENT_SECONDS
 from sidecar.forwarding.visitors import MOST_VISITORS
-from sidecar.http2.codec import PREFACE, Role
+from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
 from sidecar.http2.events import GoawayReceived
+from sidecar.http2.preface import PREFACE
 from tests.scenarios.stage import GET, OK, Stage, get, stage
 from tests.support.http2_ends import Stream, http2_client
 from tests.support.proxy import HEADER, port, running

@@ -21,6 +21,7 @@ from sidecar.runtime.actor import PartFailed
 from sidecar.runtime.container import Container
 from sidecar.runtime.file_limits import FileLimits
 from sidecar.runtime.foundation import Ground
+from sidecar.runtime.imports import import_protocols
 from sidecar.runtime.upgrade import Predecessor
 from sidecar.runtime.workers.child import CONTROL
 from sidecar.runtime.workers.control_process import ControlProcess
@@ -91,6 +92,7 @@ def serve(
         logging.getLogger("sidecar.runtime").warning(
             "a thread runs before the fork: it is lost in the children"
         )
+    import_protocols(snapshot)  # here once, for all children
     memory.freeze_for_fork()
     drain = snapshot.drain
     own_log.attach()
