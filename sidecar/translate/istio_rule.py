@@ -6,8 +6,9 @@ endpoint out, which `istio.py` has written already; with it, its own numbers hol
 
 from __future__ import annotations
 
+from sidecar.core.snapshot import EjectionPolicy
 from sidecar.translate.draft import Draft, DraftUpstream, Keys, full_name
-from sidecar.translate.durations import duration
+from sidecar.translate.durations import duration, seconds
 from sidecar.translate.gateway import metadata
 from sidecar.translate.source import Item
 
@@ -121,6 +122,9 @@ def _ejection(item: Item, draft: Draft) -> Keys:
         value = item.get(key)
         if value is not None:
             found[ours] = duration(value)
+    base = item.get("baseEjectionTime")
+    if base is not None and seconds(base) > EjectionPolicy().max_seconds:
+        found["max"] = duration(base)  # Envoy: the longer one of 300 s and this
     most, least = item.get("maxEjectionPercent"), item.get("minHealthPercent")
     found["max_ejected"] = f"{most.number():g}%" if most is not None else "10%"
     if least is not None:

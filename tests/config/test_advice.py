@@ -236,3 +236,34 @@ def test_advice_is_no_reason_to_fail(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert main(["check", "--strict", str(file)]) == 0
     assert ": advice: where this is a Service with a cluster IP" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (
+            "upstreams: {app: {endpoints: ['a:1'], ejection: {base: 10m}}}\nroutes: [{name: r, upstream: app}]\n",
+            (2, 56),
+        ),
+        (
+            "upstreams: {app: {endpoints: ['a:1'], ejection: {max: 20s}}}\nroutes: [{name: r, upstream: app}]\n",
+            (2, 55),
+        ),
+        ("routes: [{name: r, upstream: 'http://app', retry: {attempts: 1, backoff: {base: 1s}}}]\n", (2, 81)),
+        (
+            "defaults: {retry: {backoff: {base: 1s}}}\n"
+            "routes: [{name: r, upstream: 'http://app'}, {name: s, upstream: 'http://app'}]\n",
+            (2, 36),
+        ),
+    ],
+)
+def test_waits_that_begin_longer_than_they_may_become(text: str, place: tuple[int, int]) -> None:
+    (found,) = load_text(f"version: 1\n{text}").warnings
+    assert "`base` is longer than `max`" in found.message
+    assert (found.line, found.column) == place
+
+
+def test_waits_that_begin_as_long_as_they_may_become() -> None:
+    text = "upstreams: {app: {endpoints: ['a:1'], ejection: {base: 5m}}}\n"
+    text += "routes: [{name: r, upstream: app, retry: {backoff: {base: 250ms}}}]\n"
+    assert load_text(f"version: 1\n{text}").warnings == ()

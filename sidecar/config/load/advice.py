@@ -13,6 +13,7 @@ from sidecar.config.problems import ADVICE, Problem
 from sidecar.config.schema.file import Settings
 from sidecar.config.schema.routes import DEFAULT_LISTENER, Match, Route
 from sidecar.config.schema.section import stored
+from sidecar.config.schema.units import format_duration
 from sidecar.config.schema.upstreams import implicit_upstream
 from sidecar.config.yaml.nodes import MappingNode, Node, Sequence
 from sidecar.core.retry import REPEATABLE
@@ -22,6 +23,7 @@ from sidecar.core.snapshot import (
     Direction,
     Endpoint,
     HttpVersion,
+    RetryPolicy,
     Scope,
     Source,
     Upstream,
@@ -84,6 +86,10 @@ _WATCHES = (
     "Services by `kubernetes://`: pods × Services in all; a headless name costs it nothing, and is some seconds later"
 )
 
+_BASE_OVER_MAX = (
+    "warning: `base` is longer than `max`{built_in}, which bounds every wait: give a longer `max`, too"
+)
+
 _ONE_ADDRESS = (
     f"{ADVICE}where this is a Service with a cluster IP, a connection stays with one pod, and so do all calls on it: "
     "two pods get everything, however many there are. A headless Service's name stands for all pods, and "
@@ -101,6 +107,10 @@ def advice(
     found = [*_open_listeners(settings), *_nothing_to_do(top), *_unshared(top, routes)]
     for name, upstream in upstreams.items():
         found += _of_upstream(upstream, top.get("upstreams", name, "endpoints"))
+        ejection = upstream.ejection
+        found += _of_waits(
+            top.get("upstreams", name, "ejection"), ejection.base_seconds, ejection.max_seconds
+        )
     found += _of_watches(top, upstreams)
     asking = _asking(settings)
     listed = top.get("routes")
@@ -112,7 +122,22 @@ def advice(
         found += _of_urls(route)
         found += _of_clients(route, asking)
         found += _of_failover(route, upstreams, top)
-    return tuple(node.problem(message) for node, message in found)
+        found += _of_backoff(route)
+    return tuple(
+        dict.fromkeys(node.problem(message) for node, message in found)
+    )  # `defaults` once for all routes
+
+
+def _of_backoff(route: Checked[Route]) -> Iterator[tuple[Node, str]]:
+    policy = stored(route.value.retry, RetryPolicy())
+    yield from _of_waits(route.node.get("retry", "backoff"), policy.base_seconds, policy.max_seconds)
+
+
+def _of_waits(node: Node | None, base_seconds: float, max_seconds: float) -> Iterator[tuple[Node, str]]:
+    """Of waits that begin with one and grow up to the other."""
+    if base_seconds > max_seconds and isinstance(node, MappingNode):
+        built_in = "" if node.get("max") else f" (built in: {format_duration(max_seconds)})"
+        yield node.get("base") or node.get("max") or node, _BASE_OVER_MAX.format(built_in=built_in)
 
 
 def _nothing_to_do(top: MappingNode) -> Iterator[tuple[Node, str]]:

@@ -44,4 +44,7 @@ def _named(source: Source, text: str, whole: str) -> str:
         raise ValueError(
             f"{whole!r} needs the Service, its namespace and the name or number of a port, as in {NAMES_FOR[source]}"
         )
+    port = text.rpartition(":")[2]
+    if port.isdecimal() and not 1 <= int(port) <= 65535:  # the name of a port has a letter (RFC 6335)
+        raise ValueError(f"port {port!r} in {whole!r} is not a number from 1 to 65535")
     return text
