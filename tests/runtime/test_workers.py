@@ -157,6 +157,22 @@ def test_limits_are_divided_and_add_up() -> None:
     assert divided(whole, WorkerPlace(), None) is whole
 
 
+def test_where_nobody_may_wait_nobody_waits_in_any_worker() -> None:
+    whole = load_text(CONFIG.replace("max_pending: 1", "max_pending: 0")).snapshot
+    parts = [divided(whole, WorkerPlace(number, 3), None) for number in (1, 2, 3)]
+    assert [one.upstreams["app"].limits.max_pending for one in parts] == [0, 0, 0]
+
+
+def test_what_a_route_may_have_in_all_is_divided() -> None:
+    policies = "retry: {attempts: 1, budget: {min_per_second: 3}}, mirror: {upstream: app, max_in_flight: 4}"
+    whole = load_text(CONFIG.replace("{name: app,", f"{{name: app, {policies},")).snapshot
+    parts = [divided(whole, WorkerPlace(number, 2), None).routes[0] for number in (1, 2)]
+    assert [one.retry.min_per_second for one in parts] == [1.5, 1.5]
+    assert [one.mirror and one.mirror.most_in_flight for one in parts] == [2, 2]
+    whole = load_text(CONFIG).snapshot
+    assert divided(whole, WorkerPlace(1, 3), None).routes[0].mirror is None
+
+
 def report(pid: int, timeouts: int, successes: int, state: State) -> Report:
     numbers = Numbers()
     for _ in range(timeouts):

@@ -92,7 +92,8 @@ class Settings(Section):
     workers: values.Workers | None = key(
         "Processes that serve traffic, or `auto`: one for each core that this process may use. With more than one, a "
         "control process has the admin API, probes and metrics of all, `limits` and those of upstreams and listeners "
-        "are divided among them, and listeners have at most 128 addresses.",
+        "are divided among them, as are `retry.budget.min_per_second` and `mirror.max_in_flight`, and listeners have "
+        "at most 128 addresses.",
         fills="workers",
     )
     listeners: dict[values.Name, ListenerSection] | None = key(

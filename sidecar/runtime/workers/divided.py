@@ -1,5 +1,5 @@
-"""A worker's part of what is for all: the limits of a snapshot, divided. The parts add up to the whole, each is at
-least 1."""
+"""A worker's part of what is for all: the limits of a snapshot, divided. The parts add up to the whole. Each is at
+least 1, but of a limit that is 0."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from sidecar.core.place import WorkerPlace
-from sidecar.core.snapshot import Listener, Snapshot, Upstream
+from sidecar.core.snapshot import Listener, Route, Snapshot, Upstream
 from sidecar.runtime.container import Container
 from sidecar.runtime.memory_watch import budget_bytes
 
@@ -26,6 +26,8 @@ def divided(snapshot: Snapshot, place: WorkerPlace, container: Container | None)
         limits=limits,
         listeners=MappingProxyType({name: _listener(one, place) for name, one in snapshot.listeners.items()}),
         upstreams=MappingProxyType({name: _upstream(one, place) for name, one in snapshot.upstreams.items()}),
+        routes=tuple(_route(one, place) for one in snapshot.routes),
+        passed=MappingProxyType({name: _route(one, place) for name, one in snapshot.passed.items()}),
     )
 
 
@@ -38,7 +40,16 @@ def _upstream(one: Upstream, place: WorkerPlace) -> Upstream:
     limits = replace(
         whole,
         max_connections=place.share(whole.max_connections),
-        max_pending=place.share(whole.max_pending),
+        max_pending=place.share(whole.max_pending) if whole.max_pending else 0,
         max_requests=place.share(whole.max_requests),
     )
     return replace(one, limits=limits)
+
+
+def _route(one: Route, place: WorkerPlace) -> Route:
+    """`min_per_second` is a rate, so its parts need not be whole."""
+    retry = replace(one.retry, min_per_second=one.retry.min_per_second / place.count)
+    mirror = one.mirror
+    if mirror is not None:
+        mirror = replace(mirror, most_in_flight=place.share(mirror.most_in_flight))
+    return replace(one, retry=retry, mirror=mirror)
