@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from math import ceil, inf
 from typing import Final, Generic, TypeVar
 
-from sidecar.core.candidates import REDRAWS, Candidates, T
+from sidecar.core.candidates import REDRAWS, Candidates, Loaded, T
 from sidecar.core.ejection.change import Health
 from sidecar.core.ejection.peers import Peers
 from sidecar.core.ring import Ring
@@ -39,6 +39,8 @@ LOAD_BOUND: Final = 1.25
 MOST_STEPS: Final = 512
 """On the ring, for one pick: where nearly all endpoints are out, one that is left is chosen without the ring."""
 _KEYS: Final = float(1 << 64)
+_LOW: Final = (1 << 16) - 1
+"""The bits of a key that have no part in its place on the ring."""
 
 Choice = TypeVar("Choice")
 
@@ -250,15 +252,23 @@ class Balancer(Generic[T]):
         return self._groups[-1] if self._groups else None
 
     def _slowly(self, group: Candidates[T], chosen: T, avoid: Collection[T], now: float) -> T:
-        """One that comes back has had its share: another one, if a few picks find it."""
-        share = chosen.standing.share(now)
-        if share >= 1.0 or self._rng.random() < share:
+        """One that comes back has had its share: another one, if a few picks find it; where that one comes back, too,
+        one of another group that does not."""
+        if self._rng.random() < chosen.standing.share(now):
             return chosen
+        other = chosen
         for _ in range(REDRAWS):
-            other = group.pick(avoid)
-            if other is not None and other is not chosen:
-                return other
-        return chosen
+            found = group.pick(avoid)
+            if found is not None and found is not chosen:
+                other = found
+                break
+        if other.standing.share(now) >= 1.0 or len(self._groups) == 1:
+            return other
+        for later in self._groups:
+            found = None if later is group else later.pick(avoid)
+            if found is not None and found.standing.share(now) >= 1.0:
+                return found
+        return other
 
     # By key
 
@@ -266,12 +276,21 @@ class Balancer(Generic[T]):
         now = self._clock()
         self._let_go(now)
         is_single = self.spared is None and len(self._groups) == 1
+        early: T | None = None
         for group in self._groups if is_single else self._in_order(key / _KEYS):
+            if early is not None and group is self.spared:
+                break
             chosen = self._on_ring(group, key, avoid, load, now) if group.on_ring else None
             if chosen is None:
                 chosen = group.pick(avoid)
-            if chosen is not None:
+            if chosen is None:
+                continue
+            if now >= self._slow_until or _is_back(chosen, key, now):
                 return chosen
+            if early is None:
+                early = chosen
+        if early is not None:
+            return early
         return self.pick(tuple(avoid)[-1:] if len(avoid) > 1 else (), key, load) if avoid else None
 
     def _on_ring(
@@ -291,7 +310,8 @@ class Balancer(Generic[T]):
             part = bound * (one.endpoint.weight or 1)
             if is_slow:
                 part *= one.standing.share(now)
-            if one.in_flight + one.lingering < ceil(part):
+            is_in_time = not is_slow or _is_back(one, key, now)
+            if is_in_time and one.in_flight + one.lingering < ceil(part):
                 return one
             if first is None:
                 first = one
@@ -305,6 +325,12 @@ class Balancer(Generic[T]):
             if now >= self._slow_until:
                 self._slow_until = -inf
             self._settle()
+
+
+def _is_back(one: Loaded, key: int, now: float) -> bool:
+    """Whether an endpoint that comes back by and by may have this key again: they come one after the other, each to
+    stay, so that it begins with a tenth of them also where nothing is in flight."""
+    return (key & _LOW) <= one.standing.share(now) * _LOW
 
 
 def pick_weighted(choices: Sequence[tuple[Choice, int]], total: int, rng: random.Random) -> Choice:

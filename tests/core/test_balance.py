@@ -76,6 +76,31 @@ def test_priorities_take_over_by_degrees(policy: Balancing) -> None:
     assert share_of_later() == 1.0
 
 
+def coming_back(choice: Choice, *places: Place) -> None:
+    for place in places:
+        place.standing.back_at, place.standing.slow_seconds = choice.now, 10.0
+    choice.renew()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_priority_that_comes_back_as_a_whole_takes_over_by_degrees(policy: Balancing, count: int) -> None:
+    choice = Choice([*endpoints(count), *[Endpoint(f"10.9.0.{n}", 80, priority=1) for n in range(4)]], policy)
+    back = choice.places[:count]
+    keys = [key_of(b"%d" % number) for number in range(800)]
+
+    def share() -> float:
+        choice.renew()
+        return sum(choice.pick(key=key) in back for key in keys) / len(keys)
+
+    coming_back(choice, *back)
+    assert share() == pytest.approx(0.1, abs=0.06)
+    choice.now += 5.0
+    assert share() == pytest.approx(0.55, abs=0.1)
+    choice.now += 5.0
+    assert share() == 1.0
+
+
 def test_our_own_zone_is_preferred() -> None:
     own, other = endpoints(3, zones=("a",)), [Endpoint(f"10.9.0.{n}", 80, zones=("b",)) for n in range(3)]
     assert sum(counts(Choice([*own, *other], zone="a"))[:3]) == 1.0
@@ -305,6 +330,21 @@ def test_one_that_comes_back_takes_its_keys_by_and_by() -> None:
     for key in KEYS:
         choice.pick(key=key).in_flight += 1
     assert back.in_flight > usual / 2
+
+
+def test_keys_come_back_one_after_the_other_where_nothing_is_in_flight() -> None:
+    choice = keyed()
+    back = choice.places[0]
+    own = [key for key in KEYS if choice.pick(key=key) is back]
+    coming_back(choice, back)
+    begun = {key for key in own if choice.pick(key=key) is back}
+    assert len(begun) < 0.25 * len(own)
+    choice.now += 5.0
+    half = {key for key in own if choice.pick(key=key) is back}
+    assert begun <= half, "a key that is back stays"
+    assert 0.3 < len(half) / len(own) < 0.8
+    choice.now += 5.0
+    assert [key for key in KEYS if choice.pick(key=key) is back] == own
 
 
 @settings(deadline=None)

@@ -35,7 +35,11 @@ def test_what_the_first_cannot_take_goes_to_the_next() -> None:
 def test_a_weight_of_0_is_used_where_its_priority_has_nobody_else() -> None:
     every = places(endpoints(2), endpoints(1, weight=0), endpoints(2, priority=1))
     assert shares(divide(every, every, None)) == [(2, 1.0), (2, 0.0)]
-    assert shares(divide(every, every[2:], None)) == [(1, 1.0), (2, 0.0)]
+    assert shares(divide(every, every[1:], None)) == [(1, 0.7), (2, 0.3)]
+    assert shares(divide(every, every[2:], None)) == [(1, 0.467), (2, 0.533)], "one of three is left"
+    assert shares(divide(every, every[2:3], None)) == [(1, 1.0)]
+    reserve = places(endpoints(2, weight=0), endpoints(2, priority=1))
+    assert shares(divide(reserve, reserve, None)) == [(2, 1.0), (2, 0.0)]
 
 
 def test_our_own_zone_goes_first_where_all_zones_are_known() -> None:
