@@ -256,6 +256,15 @@ def test_with_ejection_off_nobody_is_ejected_and_whoever_was_is_back() -> None:
     assert healths(peers) == [U, U, U]
 
 
+def test_one_that_was_away_while_ejection_was_switched_off_is_back_as_well() -> None:
+    peers = peers_of(3)
+    fail(peers, 1, 5, 1.0)
+    peers.leave(1, peers.members[1].places[0], 2.0)
+    peers.adopt(replace(POLICY, is_on=False), 3.0)
+    peers.join(1, Spot(), 4.0)
+    assert (peers.members[1].health, peers.usable, peers.ejected) == (U, 3, 0)
+
+
 def test_when_endpoints_leave_no_more_stay_ejected_than_may_be() -> None:
     peers = peers_of(6)
     for number in range(3):

@@ -153,6 +153,8 @@ class Peers:
         if policy == self.policy:
             return
         self.policy = policy
+        if not policy.is_on:
+            self._away.clear()
         for standing in self.members.values():
             if not policy.is_on and standing.health in _PASSIVE:
                 self._take_back(standing, "ejection is off", now)
