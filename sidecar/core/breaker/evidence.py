@@ -7,7 +7,8 @@ With several endpoints it is also known whose each failure is, and what `Peers` 
 it counts (SPEC-UPSTREAM, Ejection):
 
 * what an unusable endpoint did counts in neither row nor rate while another is usable;
-* a row, and a rate, need failures of half of the usable endpoints, and of two where there are two;
+* a row, and a rate, need failures of half of the usable endpoints, and of two where there are two; for a rate those
+  are enough that were asked lately, where they fail in part, so that they are not ejected;
 * neither is judged as long as a usable endpoint that has no failure in it has a young attempt in flight, which may
   show at any moment that the upstream is well.
 
@@ -112,6 +113,28 @@ class Evidence:
             return False
         return sum(one in peers.members and peers.counts(one) for one in failing) >= needed
 
+    def _is_wide_among_asked(self, failing: Collection[Hashable], now: float) -> bool:
+        """The same of the endpoints that were asked lately. Those of a later priority, of another zone or of weight 0
+        have no failure since they have no request, and would keep a rate from opening for ever. Those that fail all
+        they get do not count here: they are ejected soon, and the others take over."""
+        peers = self.peers
+        assert peers is not None
+        since = now - peers.policy.interval_seconds
+        partly = sum(self._fails_in_part(one, peers, since) for one in failing)
+        asked = 0
+        for endpoint, standing in peers.members.items():
+            if asked > 2 * partly:  # of a thousand endpoints few are looked at
+                return False
+            asked += standing.was_asked(since) and peers.counts(endpoint)
+        return partly > 0 and partly >= max((asked + 1) // 2, min(2, asked))
+
+    @staticmethod
+    def _fails_in_part(endpoint: Hashable, peers: Peers, since: float) -> bool:
+        standing = peers.members.get(endpoint)
+        if standing is None or not standing.fails_in_part:
+            return False
+        return standing.was_asked(since) and peers.counts(endpoint)
+
     def says_too_little(self, reason: TransitionReason, now: float, seconds: float) -> bool:
         """Whether a trigger holds by too few endpoints, or a usable one without a failure has an attempt in flight
         that is younger than `seconds`. Looks at all endpoints: asked only where a trigger holds."""
@@ -122,7 +145,7 @@ class Evidence:
             failing: Collection[Hashable] = self.rows.failed_in()
         elif reason is TransitionReason.FAILURE_RATE and self._excuses is not None:
             failing = self._excuses.failing(self.window)
-            if not self._is_wide(failing):
+            if not self._is_wide(failing) and not self._is_wide_among_asked(failing, now):
                 return True
         else:
             return False

@@ -124,6 +124,15 @@ class Standing:
         since then is taken for it, too."""
         return any(one.begun_at > since and one.in_flight for one in self.places)
 
+    def was_asked(self, since: float) -> bool:
+        """Whether an attempt has begun after `since`."""
+        return any(one.begun_at > since for one in self.places)
+
+    @property
+    def fails_in_part(self) -> bool:
+        """Whether it has answered well between its failures, so that no row of them will eject it."""
+        return self.bad > self.longest
+
     def take_time(self, seconds: float, now: float) -> None:
         """An attempt took this long. What is slower counts at once, what is faster by and by (peak EWMA)."""
         if seconds >= self.ewma:
