@@ -2,7 +2,8 @@
 
 * `least_request`: power of two choices by requests in flight (Mitzenmacher, 2001). Two random candidates and the less
   busy one: close to "least loaded" without a scan and without the herd that follows a global minimum.
-* `peak_ewma`: the same by the time that attempts take, times those in flight.
+* `peak_ewma`: the same by the time that attempts take, times those in flight. What was seen of an endpoint loses its
+  weight by time, also while nobody asks it: otherwise one slow answer would keep one of two endpoints idle for ever.
 * `round_robin`: in turn.
 
 With weights, candidates are drawn by weight, and what is compared is divided by it; of two that are equal the first
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Sequence
+from math import inf, log
 from typing import Final, Generic, Protocol, TypeVar
 
-from sidecar.core.ejection.standing import Standing
+from sidecar.core.ejection.standing import EWMA_SECONDS, Standing
 from sidecar.core.snapshot import Balancing, Endpoint
 from sidecar.core.weighted import WeightedDraw, WeightedTurns
 
@@ -44,13 +46,21 @@ def requests_of(one: Loaded) -> float:
     return one.in_flight + one.lingering
 
 
+def _requests_by_weight(one: Loaded) -> float:
+    return (one.in_flight + one.lingering) / (one.endpoint.weight or 1)
+
+
 def _peak_ewma(one: Loaded) -> float:
+    """The logarithm of it, so that what both of two have lost since the same moment need not be known."""
     # With an equal time the one with fewer in flight; one of which nothing is known counts as quick.
-    return one.standing.ewma * (one.in_flight + one.lingering + 1)
+    standing = one.standing
+    if not standing.ewma:
+        return -inf
+    return log(standing.ewma * (one.in_flight + one.lingering + 1)) + standing.ewma_at / EWMA_SECONDS
 
 
-def _by_weight(load: Callable[[Loaded], float]) -> Callable[[Loaded], float]:
-    return lambda one: load(one) / (one.endpoint.weight or 1)
+def _peak_ewma_by_weight(one: Loaded) -> float:
+    return _peak_ewma(one) - log(one.endpoint.weight or 1)
 
 
 class Candidates(Generic[T]):
@@ -81,8 +91,9 @@ class Candidates(Generic[T]):
         self.on_ring: Sequence[T | None] = ()
         """The endpoints by their numbers on the ring."""
         self._rng = rng
-        load = _peak_ewma if policy is Balancing.PEAK_EWMA else requests_of
-        self._load = load if self.is_even else _by_weight(load)
+        self._load: Callable[[Loaded], float] = requests_of if self.is_even else _requests_by_weight
+        if policy is Balancing.PEAK_EWMA:
+            self._load = _peak_ewma if self.is_even else _peak_ewma_by_weight
         self._draw = None if self.is_even else WeightedDraw(places, weights)
         self._turns = WeightedTurns(places, weights, rng) if policy is Balancing.ROUND_ROBIN else None
 

@@ -44,6 +44,20 @@ def test_a_busy_upstream_keeps_to_its_weights_too(policy: Balancing) -> None:
     assert [place.in_flight for place in choice.places] == pytest.approx([100, 300, 600], abs=40)
 
 
+def test_one_slow_answer_is_forgotten_by_time_though_nobody_asks() -> None:
+    choice = Choice(weighted(2, 2), Balancing.PEAK_EWMA)
+    slow, quick = choice.places
+    begin = choice.now
+    slow.standing.take_time(2.0, begin)
+    quick.standing.take_time(0.002, begin)
+    picked: list[Place] = []
+    while len(picked) < 1_200 and slow not in picked:
+        choice.now += 0.1
+        picked.append(choice.pick())
+        picked[-1].standing.take_time(0.002, choice.now)
+    assert choice.now - begin == pytest.approx(69.0, abs=10.0), "10 s times ln 1000"
+
+
 def test_turns_by_weight_are_spread_evenly() -> None:
     choice = Choice(weighted(1, 1, 2), Balancing.ROUND_ROBIN)
     turns = [choice.places.index(choice.pick()) for _ in range(400)]
