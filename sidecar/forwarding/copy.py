@@ -22,6 +22,7 @@ from sidecar.core.memory_budget import Account
 from sidecar.core.mirrored import MARK, CopyOutcome, Mirrored
 from sidecar.core.plain import Field
 from sidecar.forwarding import heads
+from sidecar.forwarding.affinity import key_in
 from sidecar.forwarding.body import BodyTee
 from sidecar.forwarding.trace import Trace
 from sidecar.upstream.cluster import NoPlace
@@ -105,7 +106,8 @@ class Copy(ResponseSink, Seeker, BodyTee):
         if not self._has_place:
             self._end(CopyOutcome.CROWDED)
             return
-        pool = self._pool = cluster.pick()  # and no trial: what comes of it is not counted
+        key = key_in(self._story, cluster.hash_key)
+        pool = self._pool = cluster.pick((), key)  # and no trial: what comes of it is not counted
         if pool is None:
             self._end(CopyOutcome.FAILED, Reason.DNS_ERROR)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -212,6 +212,27 @@ async def test_in_an_overload_of_the_sidecar_nothing_is_copied() -> None:
         assert (await to.ask()).status == 200
         await to.copied()
         assert to.outcomes() == {"crowded": 1, "answered": 1}
+
+
+@pytest.mark.parametrize("hash_on", ["{header: x-user}", "{cookie: user}", "{client: true}"])
+async def test_copies_of_one_key_go_to_one_endpoint(hash_on: str) -> None:
+    async with AsyncExitStack() as stack:
+        app, *shadows = [await stack.enter_async_context(raw_upstream(GOOD)) for _ in range(5)]
+        endpoints = ", ".join(f'"127.0.0.1:{one.port}"' for one in shadows)
+        keyed = f"load_balancing: {{policy: ring_hash, hash_on: {hash_on}}}"
+        worker = await stack.enter_async_context(
+            running(f"""\
+upstreams:
+  app: {{endpoints: ["127.0.0.1:{app.port}"]}}
+  shadow: {{endpoints: [{endpoints}], {keyed}}}
+routes: [{{name: app, upstream: app, mirror: {{upstream: shadow}}}}]
+""")
+        )
+        to = Stage(worker, app, shadows[0])
+        for _ in range(8):
+            assert (await to.ask(get(b"/", b"x-user: a", b"Cookie: user=a"))).status == 200
+            await to.copied()
+        assert sorted(len(one.requests) for one in shadows) == [0, 0, 0, 8]
 
 
 async def test_limits_of_its_upstream_hold_for_copies() -> None:
