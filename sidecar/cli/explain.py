@@ -27,7 +27,7 @@ from sidecar.core.dataclass import dataclass
 from sidecar.core.deadline import budget
 from sidecar.core.explain import Explanation, chosen_entry, explain
 from sidecar.core.routing import RoutingTable
-from sidecar.core.snapshot import Direction, Mode, Route, Snapshot
+from sidecar.core.snapshot import Direction, Endpoint, Mode, Route, Snapshot
 from sidecar.terminal import pager
 
 MAX_CAUSES = 5
@@ -199,7 +199,7 @@ def _asked(options: argparse.Namespace) -> Asked:
 
 def _upstream(name: str, weight: int, loaded: Loaded) -> str:
     upstream = loaded.snapshot.upstreams[name]
-    told = f"{name} (weight {weight}): {', '.join(map(str, upstream.endpoints))}"
+    told = f"{name} (weight {weight}): {', '.join(map(_endpoint, upstream.endpoints))}"
     if upstream.tls is not None:
         told = f"{told}, {asked_of(upstream)}"
     failover = upstream.failover
@@ -209,6 +209,14 @@ def _upstream(name: str, weight: int, loaded: Loaded) -> str:
         f"{told}; {', then '.join(failover.to)} takes over when less than {format_share(failover.below)} of the "
         f"endpoints is usable or the breaker is open, until {format_back_after(failover.back)}"
     )
+
+
+def _endpoint(endpoint: Endpoint) -> str:
+    """With what decides between it and the others, where that is not the usual."""
+    facts = [f"weight {endpoint.weight}"] if endpoint.weight != 1 else []
+    facts += [f"priority {endpoint.priority}"] if endpoint.priority else []
+    facts += [f"zone {zone}" for zone in endpoint.zones]
+    return f"{endpoint} ({', '.join(facts)})" if facts else str(endpoint)
 
 
 def _shares(route: Route, asked: Asked, loaded: Loaded) -> Iterator[Share]:

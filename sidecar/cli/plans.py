@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sidecar.config.schema.units import format_duration, format_size
+from sidecar.config.schema.units import format_duration, format_share, format_size
 from sidecar.core import mirrored
 from sidecar.core.retry import MARK, REPEATABLE
 from sidecar.core.snapshot import P95, RetryOn, Route, WhenOpen
@@ -62,7 +62,7 @@ def mirror(route: Route, method: bytes, fields: Mapping[bytes, bytes]) -> str:
     if method.decode() not in policy.methods:
         return f"none, since `mirror.methods` does not name {method.decode()}"
     return (
-        f"{policy.share:.4g} of the requests to {policy.upstream}, whose answers nobody gets; at most "
+        f"{format_share(policy.share)} of the requests to {policy.upstream}, whose answers nobody gets; at most "
         f"{policy.most_in_flight} at a time, each for {format_duration(policy.attempt_seconds)}"
     )
 

@@ -51,6 +51,19 @@ def test_explain_says_which_route_and_why_and_where_each_limit_comes_from(
     assert "5m   (built in)" in told
 
 
+def test_explain_says_what_decides_between_endpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sidecar.yaml"
+    entries = (
+        '"127.0.0.1:9000", {address: "127.0.0.1:9001", weight: 0, zone: a}, {address: "b:80", priority: 1}'
+    )
+    path.write_text(TEXT.replace('"127.0.0.1:9000"', entries))
+    assert main(["explain", str(path), "--listener", "outbound", "http://other/"]) == 0
+    told = "127.0.0.1:9000, 127.0.0.1:9001 (weight 0, zone a), b:80 (priority 1)"
+    assert f"→ upstream payments (weight 1): {told}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("retry", "more", "plan"),
     [
@@ -104,7 +117,7 @@ def test_explain_says_what_is_tried_again(
         (
             "mirror: {upstream: spare, share: 10%}",
             [],
-            "Copies: 0.1 of the requests to spare, whose answers nobody gets; at most 64 at a time, each for 5s\n",
+            "Copies: 10% of the requests to spare, whose answers nobody gets; at most 64 at a time, each for 5s\n",
         ),
         (
             "mirror: {upstream: spare}",
