@@ -62,6 +62,24 @@ SLIPS = [
         "'p:81' is neither the name of an upstream nor a URL",
     ),
     (f"{TOP}routes: [{{name: a, weights: {{'p:81': 1}}}}]\n", "'p:81' is not a name"),
+    (route("circuit_breaker: off"), "expected a mapping, got the text 'off': write {mode: disabled}"),
+    (route("retry: 3"), "expected a mapping, got the number 3: write {attempts: 3}"),
+    (route("retry: false"), "expected a mapping, got the boolean false: write {attempts: 0}"),
+    (route("hedge: off"), "got the text 'off': leave it out, or write null to take back what `defaults` gives"),
+    (route("hedge: p95"), "expected a mapping, got the text 'p95': write {after: p95}"),
+    (route("mirror: shadow"), "expected a mapping, got the text 'shadow': write {upstream: shadow}"),
+    (
+        TOP.replace("endpoints", "ejection: off, endpoints") + "routes: []\n",
+        "expected a mapping, got the text 'off': write {mode: off}",
+    ),
+    (
+        TOP.replace("endpoints", "failover: dr, endpoints") + "routes: []\n",
+        "expected a mapping, got the text 'dr': write [dr]",
+    ),
+    (
+        TOP.replace("endpoints", "health_check: /ready, endpoints") + "routes: []\n",
+        "expected a mapping, got the text '/ready': write {path: /ready}",
+    ),
     (
         f"{TOP}routes:\n  checkout: {{upstream: payments}}\n",
         "expected a list, got a mapping: write each route as an item of the list, `- name: checkout`, and its other",

@@ -41,12 +41,18 @@ def _check_time(
     timeout, interval = policy.check.timeout_seconds, policy.interval_seconds
     if timeout <= interval or any(section.is_bad("health_check", key) for key in ("timeout", "interval")):
         return
-    at = node.get("timeout") or node.get("interval")
+    given, remedy = node.get("timeout"), ""
+    if given is None:
+        remedy = f"; write a `timeout` of {format_duration(interval)} or less beside it"
     message = (
-        f"health_check.timeout ({format_duration(timeout)}) is over health_check.interval "
-        f"({format_duration(interval)}): one check would not have ended when the next one is due"
+        f"health_check.timeout ({_told(node, 'timeout', timeout)}) is over health_check.interval "
+        f"({_told(node, 'interval', interval)}): one check would not have ended when the next one is due{remedy}"
     )
-    report.add((at or node).problem(message))
+    report.add((given or node.get("interval") or node).problem(message))
+
+
+def _told(node: MappingNode, key: str, seconds: float) -> str:
+    return format_duration(seconds) if node.get(key) else f"{format_duration(seconds)}, built in"
 
 
 def one_kind(

@@ -12,6 +12,28 @@ from collections.abc import Callable, Iterable
 from sidecar.config.schema.readers import nearest
 from sidecar.config.yaml.nodes import MappingNode, Node, Scalar, Sequence
 
+_OFF_WORDS = frozenset({"off", "no", "none", "false", "disabled"})
+_OFF = {
+    "admission": "{mode: off}",
+    "circuit_breaker": "{mode: disabled}",
+    "deadline": "{mode: off}",
+    "ejection": "{mode: off}",
+    "retry": "{attempts: 0}",
+}
+"""How a policy is switched off; the others are off where they are left out."""
+_OFF_UNSET = frozenset({"failover", "health_check"})
+_OFF_NULL = frozenset({"fallback", "hedge", "mirror"})
+"""Those that `defaults` may have given."""
+_ONE_KEY = {
+    "fallback": "{{upstream: {}}}",
+    "failover": "[{}]",
+    "health_check": "{{path: {}}}",
+    "hedge": "{{after: {}}}",
+    "load_balancing": "{{policy: {}}}",
+    "mirror": "{{upstream: {}}}",
+    "retry": "{{attempts: {}}}",
+}
+"""What one value alone means, in the place of a mapping."""
 VERY_NEAR = 0.85
 """Of two keys: `method` and `methods`, not `request` and `request_headers`."""
 _PLAIN = re.compile(r"[A-Za-z0-9/_.-]+")
@@ -38,7 +60,16 @@ def of_kind(loc: _Loc, wanted: str, node: Node) -> str:
     if last == "path" and node.text.startswith("/"):
         written = _quoted(node.text)
         return f": write {{prefix: {written}}}, or {{exact: {written}}} for this path alone"
-    return ""
+    return _of_policy(last, node.text)
+
+
+def _of_policy(key: str, text: str) -> str:
+    """For a policy that is one word."""
+    if text.lower() in _OFF_WORDS:
+        if key in _OFF_NULL:
+            return ": leave it out, or write null to take back what `defaults` gives"
+        return f": write {_OFF[key]}" if key in _OFF else ": leave it out" if key in _OFF_UNSET else ""
+    return f": write {_ONE_KEY[key].format(_quoted(text))}" if key in _ONE_KEY else ""
 
 
 def of_part(key: str, node: Node) -> str:
