@@ -209,7 +209,7 @@ class OpaqueConnection(PhaseClock, ServerStream):
 
     def connection_lost(self, error: Exception | None) -> None:
         waiting, self._until_first = self._until_first, None
-        if waiting is not None:
+        if waiting is not None and waiting.protocol is not None:
             waiting.protocol.connection_lost(error)
             return
         self._enter(Phase.CLOSED, self._since)

@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core.errors import Reason
 from sidecar.core.memory_budget import CONNECTION_BYTES
 from sidecar.core.transition import State
+from sidecar.downstream.opaque import OpaqueConnection
+from sidecar.forwarding.attempt import Attempt
+from sidecar.forwarding.connect import TunnelExchange
 from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
 from tests.scenarios.test_pass_through import Names, connect, error_of, head_of, passing, until
 from tests.support.authority import Authority
 from tests.support.clean import Complaints, assert_clean
+from tests.support.http2_ends import reset
 from tests.support.own_address import own_address
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawClient, RawPeer, RawUpstream, Script, raw_client, raw_upstream, turns
@@ -67,12 +72,18 @@ async def tunnels(
     header: str | None = None,
     match: str = "hosts: [named.test]",
     tls: ssl.SSLContext | None = None,
+    is_gone: bool = False,
 ) -> AsyncIterator[Tunnels]:
+    """`is_gone`: nobody listens where the route's upstream is said to be, which is tried again after a while."""
     with Complaints(asyncio.get_running_loop()) as complaints:
         async with raw_upstream(script, tls, own_address()) as app:
+            retry = ", retry: {attempts: 1, backoff: {base: 10s, max: 10s}}" if is_gone else ""
+            if is_gone:
+                async with raw_upstream(host=own_address()) as gone:
+                    app.port = gone.port
             routes = f"""\
 upstreams: {{named: {{endpoints: ["{own_address()}:{app.port}"]}}}}
-routes: [{{name: named, listener: outbound, match: {{{match}}}, upstream: named}}]
+routes: [{{name: named, listener: outbound, match: {{{match}}}, upstream: named{retry}}}]
 """
             async with running(routes, passing() if header is None else header) as worker:
                 names = Names({"named.test": (own_address(),)})
@@ -310,3 +321,43 @@ async def test_a_client_that_leaves_before_it_says_anything_leaves_nothing_behin
         async with to.tunnel() as client:
             await asyncio.sleep(2)
             client.writer.transport.abort()
+
+
+async def test_a_silent_clients_tunnel_that_leads_nowhere_is_reset() -> None:
+    """Its destination is tried because it says nothing."""
+    async with tunnels() as to:
+        async with raw_upstream(host=own_address()) as gone:
+            number = gone.port
+        async with to.tunnel(b"named.test:%d" % number) as client:
+            await client.read_to_end()
+            assert client.is_reset
+            assert client.received == b""
+
+
+async def test_a_silent_client_whose_destination_is_to_be_tried_again_may_leave() -> None:
+    """There is a tunnel to be, and nobody in it yet who could be told."""
+    async with tunnels(is_gone=True) as to:
+        async with to.tunnel() as client:
+            assert (await trying(to)).reason is Reason.CONNECTION_REFUSED
+            reset(client.writer)
+        await turns(20)
+        assert to.worker.service.exchanges == set()
+
+
+async def test_a_silent_client_whose_destination_is_to_be_tried_again_is_closed_for_memory() -> None:
+    async with tunnels(is_gone=True) as to, to.tunnel() as client:
+        await trying(to)
+        (waiting,) = to.worker.listeners["outbound"].connections()
+        assert isinstance(waiting, OpaqueConnection)
+        assert waiting.end_for_memory() is not None
+        await client.read_to_end()
+        assert to.worker.service.exchanges == set()
+
+
+async def trying(to: Tunnels) -> Attempt:
+    """The first try to connect a silent client's tunnel; there will be another one within ten seconds."""
+    await asyncio.sleep(1.1)
+    (exchange,) = to.worker.service.exchanges
+    assert isinstance(exchange, TunnelExchange)
+    (attempt,) = exchange.attempts
+    return attempt
