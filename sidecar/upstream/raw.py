@@ -29,6 +29,7 @@ class RawConnection(Lease, ClientStream):
 
     __slots__ = (
         "_has_ended",
+        "_own_pool",
         "_rest",
         "_sink",
         "_source",
@@ -42,8 +43,8 @@ class RawConnection(Lease, ClientStream):
 
     link: Link
 
-    def __init__(self, pool: LeasePool) -> None:
-        self.pool = pool
+    def __init__(self, own_pool: RawPool) -> None:
+        self.pool = self._own_pool = own_pool
         self.is_open = self.is_reused = False
         self.idle_since = 0.0
         self.expires = inf
@@ -111,7 +112,7 @@ class RawConnection(Lease, ClientStream):
         if self.is_open:
             self.is_open = False
             self.pool.cluster.memory.left()
-            self.pool.forget(self)
+            self._own_pool.forget(self)
 
     # ClientStream
 
@@ -174,18 +175,20 @@ class RawConnection(Lease, ClientStream):
 class RawPool(Pool):
     """Of one tunnel, beside the pool of its endpoint: what is thought of the endpoint, both share."""
 
-    __slots__ = ()
+    __slots__ = ("beside",)
 
     def __init__(self, beside: LeasePool) -> None:
         super().__init__(beside.cluster, beside.endpoint)
+        self.beside = beside
         self.standing = beside.standing
 
     def new_connection(self) -> Any:
         return RawConnection(self)
 
     def hand_out(self, connection: Any, seekers: Sequence[Seeker]) -> list[Seeker]:
-        """Without anybody who waits it is of no use to others."""
+        """Without anybody who waits it is of no use to others. Its tunnel is in the load of the endpoint's pool."""
         if not seekers:
             connection.abort()
+        connection.pool = self.beside
         give(connection, seekers)
         return []

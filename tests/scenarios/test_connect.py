@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.connect import TunnelExchange
 from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
+from tests.scenarios.stage import hang
 from tests.scenarios.test_pass_through import Names, connect, error_of, head_of, passing, until
 from tests.support.authority import Authority
 from tests.support.clean import Complaints, assert_clean
@@ -301,6 +302,29 @@ async def test_a_client_that_only_listens_gets_what_there_is() -> None:
         client.writer.write_eof()
         await until(client, b"time\r\n")
         await client.read_to_end()
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+async def test_tunnels_are_shared_out_by_how_many_each_endpoint_has(protocol: str) -> None:
+    """They may last for hours: whoever has more of them is to get no more."""
+    async with raw_upstream(hang) as one, raw_upstream(hang) as other, AsyncExitStack() as clients:
+        routes = f"""\
+upstreams:
+  named: {{endpoints: ["127.0.0.1:{one.port}", "127.0.0.1:{other.port}"], protocol: {protocol}}}
+routes: [{{name: named, listener: outbound, upstream: named}}]
+"""
+        async with running(routes, HEADER) as worker:
+            pools = worker.assembly.clusters["named"].pools
+            for _ in range(20):
+                client = await clients.enter_async_context(raw_client(port(worker, "outbound")))
+                await client.send(connect(b"named.test:80"))
+                await head_of(client)
+                await client.send(b"\0\1\2\3")
+                await turns(20)
+            assert [len(one.peers), len(other.peers)] == [10, 10]
+            assert [pool.in_flight for pool in pools] == [10, 10]
+            await clients.aclose()
+            await assert_clean(worker)
 
 
 async def test_a_tunnel_that_leads_nowhere_is_reset() -> None:
