@@ -550,7 +550,8 @@ class Race(Mended):
                 kind = Kind.ABANDONED
             self.tell(attempt.judge(kind, now, error))
         elif self.winner is not None:
-            self.tell(attempt.judge(kind, now, error))
+            if attempt.status != 101:  # else its permit went back with the switch
+                self.tell(attempt.judge(kind, now, error))
             self.exchange.lost(error)
         else:
             self._begin_mending().failed(self, attempt, error, kind, now)
@@ -574,7 +575,8 @@ class Race(Mended):
             kind = self._detach(attempt, error, now)
             if self.exchange.is_remembered:
                 lineage.attempt_cut(self.exchange, attempt, now)
-            self.tell(attempt.judge(kind, now, error))
+            if attempt.status != 101:  # else its permit went back with the switch
+                self.tell(attempt.judge(kind, now, error))
 
     def _waiting_first(self) -> list[Attempt]:
         """All under way, who waits for a connection first: the place that another one leaves goes to the first in

@@ -22,6 +22,8 @@ from sidecar.forwarding.permit import Permit
 from sidecar.forwarding.race import Race
 from sidecar.upstream.lease import Fate
 from sidecar.upstream.streams import Processed, ResponseSink
+from tests.forwarding.test_tunnel import Client as TunnelClient
+from tests.forwarding.test_tunnel import Side
 from tests.support.by_hand import (
     HERE,
     THERE,
@@ -204,6 +206,28 @@ def test_a_mistake_of_ours_cuts_the_client_and_leaves_nothing_behind() -> None:
     assert len(path.told.finishes) == 1
     assert path.service.exchanges == set()
     assert (path.in_flight, len(path.service.sweep)) == ((0, [0]), 0)
+
+
+@pytest.mark.parametrize("is_upstreams", [False, True])
+def test_a_mistake_of_ours_in_a_tunnel_gives_its_place_back_once(*, is_upstreams: bool) -> None:
+    """Its verdict, and with it its place in the limits, was given at the switch."""
+    path = Path()
+    lease = path.idle_lease()
+    client, upstream = Side(), Side()
+    lease.hand_over = upstream.hand_over  # type: ignore[method-assign]
+    asked = request(traits=Traits(upgrade=b"websocket"))
+    exchange = Exchange().take(path.service, TunnelClient(client, b"", has_ended=False), asked)
+    exchange.begin()
+    sink(lease).switched(
+        response_head(101, [(b"upgrade", b"Upgrade: websocket\r\n", b"websocket")], None), b""
+    )
+    assert path.in_flight == (0, [1])
+    if is_upstreams:
+        sink(lease).broken()
+    else:
+        exchange.abandon()
+    assert lease.fates == [Fate.HANDED_OVER]
+    assert_over(path, successful=1)
 
 
 # The client's pace
