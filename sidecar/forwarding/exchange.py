@@ -408,7 +408,7 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
 
     def _may_fall_back(self, route: LiveRoute, error: GivenUp) -> bool:
         """Before the head went out; each upstream is asked once (SPEC 3)."""
-        if self._is_head_sent or not instead.has_fallback(route, error):
+        if self._is_head_sent or not instead.has_fallback(self, route, error):
             return False
         destination = route.fallback_destination
         if destination is None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sidecar.core.actions.fields import static
 from sidecar.core.deadline import MIN_SEND_SECONDS
 from sidecar.core.errors import Reason
+from sidecar.core.grpc_status import is_grpc
 from sidecar.core.retry import REPEATABLE
 from sidecar.forwarding import answers, date
 from sidecar.forwarding.own_fields import UNCHANGED
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 FALLBACK_FOR: Final = frozenset({
     Reason.CIRCUIT_OPEN, Reason.OVERLOADED, Reason.TIMEOUT, Reason.CONNECTION_TIMEOUT,
-    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET, Reason.TLS_CERTIFICATE,
-    Reason.TLS_PROTOCOL, Reason.TLS_ALERT,
+    Reason.CONNECTION_REFUSED, Reason.DNS_ERROR, Reason.CONNECTION_RESET, Reason.INCOMPLETE_RESPONSE,
+    Reason.PROTOCOL_ERROR, Reason.TLS_CERTIFICATE, Reason.TLS_PROTOCOL, Reason.TLS_ALERT,
 })  # fmt: skip
 """What a fallback may stand in for, as long as no head was sent."""
 
@@ -33,9 +35,17 @@ NOT_SENT: Final = frozenset({
 """After these the request has certainly reached nobody."""
 
 
-def has_fallback(route: LiveRoute, error: GivenUp) -> bool:
-    """Whether the route has one for this."""
-    return route.policy.fallback is not None and error.reason in FALLBACK_FOR
+def has_fallback(story: Story, route: LiveRoute, error: GivenUp) -> bool:
+    """Whether the route has one for this request and this error. A gRPC client reads nothing but gRPC: a fixed
+    response of another type would be UNKNOWN to it, where our own error is a status that it can act on."""
+    fallback = route.policy.fallback
+    if fallback is None or error.reason not in FALLBACK_FOR:
+        return False
+    return fallback.upstream is not None or not story.request.traits.is_grpc or _speaks_grpc(fallback)
+
+
+def _speaks_grpc(fallback: FallbackPolicy) -> bool:
+    return any(name.lower() == b"content-type" and is_grpc(value) for name, value in static(fallback.headers))
 
 
 def may_ask_fallback(story: Story, error: GivenUp) -> bool:

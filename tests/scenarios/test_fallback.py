@@ -116,6 +116,49 @@ async def test_a_fixed_response_stands_in_for_a_reset_before_the_head() -> None:
         assert_is_fallback(await to.ask(post(b"x"), b"POST"), b"connection_terminated")
 
 
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 200 OK\r\nconte", b"http_response_incomplete"),
+        (b"not HTTP at all\r\n\r\n", b"http_protocol_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", b"http_protocol_error"),
+    ],
+    ids=["half a head", "no HTTP", "unknown framing"],
+)
+async def test_a_fixed_response_stands_in_for_a_head_that_is_cut_short_or_malformed(
+    answer: bytes, error: bytes
+) -> None:
+    async def broken(peer: RawPeer) -> None:
+        await peer.request()
+        await peer.send(answer)
+
+    async with stage(broken, route=FIXED) as to:
+        assert_is_fallback(await to.ask(), error)
+
+
+@pytest.mark.parametrize("fixed", ["body: '[]'", "headers: {content-type: application/json}, body: '[]'"])
+async def test_a_grpc_caller_gets_a_grpc_status_instead_of_a_fixed_response_of_http(fixed: str) -> None:
+    route = f"circuit_breaker: {{mode: forced_open}}, fallback: {{status: 200, {fixed}}}"
+    async with stage(route=route) as to:
+        response = await to.ask(post(b"", b"/a.B/C", b"Content-Type: application/grpc"), b"POST")
+        assert (await to.ask()).body == b"[]"
+    assert (response.status, response.body) == (200, b"")
+    assert response.values(b"content-type") == [b"application/grpc"]
+    assert response.values(b"grpc-status") == [b"14"]
+    assert b"fallback" not in (response.value(b"proxy-status") or b"")
+
+
+async def test_a_fixed_response_that_speaks_grpc_stands_in_for_a_grpc_callers_error() -> None:
+    fields = "{content-type: application/grpc+proto, grpc-status: '0'}"
+    route = f"circuit_breaker: {{mode: forced_open}}, fallback: {{headers: {fields}}}"
+    async with stage(route=route) as to:
+        response = await to.ask(post(b"", b"/a.B/C", b"Content-Type: application/grpc+proto"), b"POST")
+    assert (response.status, response.body) == (200, b"")
+    assert response.values(b"content-type") == [b"application/grpc+proto"]
+    assert response.values(b"grpc-status") == [b"0"]
+    assert b"fallback=response" in (response.value(b"proxy-status") or b"")
+
+
 async def test_a_fixed_response_stands_in_where_limits_are_reached() -> None:
     limits = "limits: {max_requests: 1}"
     async with stage(silent, route=FIXED, upstream=limits) as to, raw_client(to.port) as first:
@@ -224,6 +267,20 @@ async def test_another_upstream_serves_while_the_breaker_is_open() -> None:
         assert b"fallback=spare" in told
         assert [request.target for request in to.spare.requests] == [b"/a?b"]
         assert len(to.app.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("request_", "method", "is_asked"),
+    [(GET, b"GET", True), (post(b"x"), b"POST", False)],
+    ids=["GET", "POST"],
+)
+async def test_another_upstream_is_asked_after_a_malformed_answer_only_what_may_be_repeated(
+    request_: bytes, method: bytes, is_asked: bool
+) -> None:
+    async with pair(saying(b"not HTTP at all\r\n\r\n"), saying(OK)) as to:
+        response = await to.ask(request_, method)
+        assert response.status == (200 if is_asked else 502)
+        assert len(to.spare.requests) == is_asked
 
 
 async def test_another_upstream_gets_the_rest_of_the_deadline() -> None:
