@@ -23,11 +23,15 @@ from sidecar.core.memory_budget import (
     Held,
     settled,
 )
+from sidecar.downstream import http2_request
 from sidecar.downstream.client_lines import Known
 from sidecar.downstream.http2_stream import Host, ServedStream
 from sidecar.downstream.phase import LAST_CALL_SECONDS, Phase, Then
 from sidecar.downstream.phase_clock import UNSEEN, PhaseClock
 from sidecar.downstream.secured import Secured
+from sidecar.forwarding.exchange import Exchange
+from sidecar.forwarding.given_up import GivenUp
+from sidecar.forwarding.streams import ResetClient
 from sidecar.forwarding.sweep import Expiring, Sweep
 from sidecar.forwarding.visitors import Lack
 from sidecar.http2 import events
@@ -415,6 +419,30 @@ class Http2ClientConnection(PhaseClock, Host):
             self._take_no_more()
         return at
 
+    def _too_large(self, event: events.RequestTooLarge) -> None:
+        if self.phase is _CLOSING or self.phase is _CLOSED:
+            self.codec.release(event.stream)
+            return
+        if self._is_write_paused:
+            self._unread_requests += 1
+        if self.phase is not _UNSENT:
+            self.phase = _ANSWER
+        stream = ServedStream().take(self, event.stream)
+        self._streams.add(stream)
+        stream.refuse(event)
+
+    def _malformed(self, event: events.RequestMalformed) -> None:
+        if event.code != ErrorCode.REFUSED_STREAM:
+            self._tell(event.detail)
+
+    def _tell(self, detail: str) -> None:
+        """To log and metrics, as a 400: what was answered by RST_STREAM or GOAWAY alone."""
+        request = http2_request.refused(self.listener, b"", b"", b"")
+        if self.secured is not None:
+            request.tls = self.secured.told
+        exchange = Exchange().take(self.service, ResetClient(self.link.peer), request)
+        exchange.begin(GivenUp(Reason.BAD_REQUEST, detail))
+
     def _trailers(self, event: events.TrailersReceived) -> None:
         owner: ServedStream | None = event.stream.owner
         if owner is not None:
@@ -442,6 +470,8 @@ class Http2ClientConnection(PhaseClock, Host):
     def _failed(self, event: events.ConnectionFailed) -> None:
         reason = Reason.CLIENT_GONE if event.code == ErrorCode.NO_ERROR else Reason.BAD_REQUEST
         self._close(self.service.clock())
+        if reason is Reason.BAD_REQUEST and not self._streams:  # else they tell
+            self._tell(event.detail)
         self._end_streams(reason, event.detail)
 
     def _ignored(self, event: Http2Event) -> None:
@@ -543,7 +573,8 @@ _HANDLERS: Final[dict[type[Http2Event], Callable[[Http2ClientConnection, Any], N
     events.StreamWritable: Http2ClientConnection._writable,
     events.PeerSettings: Http2ClientConnection._settings,
     events.ConnectionFailed: Http2ClientConnection._failed,
-    events.RequestMalformed: Http2ClientConnection._ignored,
+    events.RequestTooLarge: Http2ClientConnection._too_large,
+    events.RequestMalformed: Http2ClientConnection._malformed,
     events.StreamSent: Http2ClientConnection._sent,
     events.SettingsAcknowledged: Http2ClientConnection._ignored,
     events.PingAcknowledged: Http2ClientConnection._ignored,

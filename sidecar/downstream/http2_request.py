@@ -73,6 +73,14 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     return request
 
 
+def refused(listener: ListenerTerms, method: bytes, target: bytes, content_type: bytes) -> Request:
+    """What stands for a request that is not taken: so much of it as its answer and its log need. Whatever
+    `method` it has, no tunnel comes of it."""
+    request = Request().take(listener.name, method[: parse.MAX_METHOD_BYTES], target[:1024], b"", b"", [], {})
+    request.traits = Traits(http_version=VERSION, is_grpc=is_grpc(content_type))
+    return request
+
+
 def _again(listener: ListenerTerms, event: RequestReceived) -> Request | None:
     """The same head has come before, and this listener has found nothing against it: 0.6 µs instead of 3."""
     head = event.head

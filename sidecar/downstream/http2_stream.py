@@ -18,7 +18,6 @@ from sidecar.core.contract import NO_SLOTS
 from sidecar.core.errors import Reason
 from sidecar.core.head import ResponseHead
 from sidecar.core.plain import Field
-from sidecar.core.request import Request
 from sidecar.core.websocket import ACCEPT
 from sidecar.downstream import http2_request
 from sidecar.downstream.client_lines import Known, tell_of_client
@@ -35,7 +34,7 @@ from sidecar.forwarding.visitors import Lack
 from sidecar.http1 import parse
 from sidecar.http2.codec import Http2Codec
 from sidecar.http2.errors import ErrorCode
-from sidecar.http2.events import RequestReceived
+from sidecar.http2.events import RequestReceived, RequestTooLarge
 from sidecar.http2.stream import Http2Stream
 from sidecar.http2.stream_link import StreamLink
 from sidecar.transport.link import Link
@@ -176,7 +175,9 @@ class ServedStream(ServerStream):
             request = http2_request.read_request(listener, event)
         except parse.Refused as refused:
             refusal = GivenUp(refused.reason, refused.detail)
-            request = Request().take(listener.name, event.method, event.path[:1024], b"", b"", [], {})
+            request = http2_request.refused(
+                listener, event.method, event.path, event.lookup.get(b"content-type", b"")
+            )
             if secured is not None:
                 request.tls = secured.told
         else:
@@ -202,6 +203,17 @@ class ServedStream(ServerStream):
             exchange.begin(refusal)
             if request_body.held_bytes:
                 self._note()
+
+    def refuse(self, event: RequestTooLarge) -> None:
+        """Begin the exchange of a request of which no more is known than that its head is too large."""
+        connection = self._connection
+        self._has_client_ended = event.is_end
+        request = http2_request.refused(connection.listener, event.method, b"", event.content_type)
+        if connection.secured is not None:
+            request.tls = connection.secured.told
+        request.asked = connection.link.asked
+        self._exchange = exchange = Exchange().take(connection.service, self, request)
+        exchange.begin(GivenUp(Reason.HEAD_TOO_LARGE, event.detail))
 
     def received(self, data: bytes, *, is_end: bool) -> None:
         """Part of its body, or of what a tunnel carries."""

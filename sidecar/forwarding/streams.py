@@ -129,3 +129,16 @@ class NoClient(ServerStream):
 
 
 NO_CLIENT: Final = NoClient()
+
+
+class ResetClient(NoClient):
+    """A client that has had RST_STREAM or GOAWAY for its answer; the exchange is for log and metrics alone."""
+
+    __slots__ = ("_peer",)
+
+    def __init__(self, peer: tuple[str, int] | None) -> None:
+        self._peer = peer
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        return self._peer

@@ -26,13 +26,13 @@ from sidecar.http2.events import (
     InterimReceived,
     RequestMalformed,
     RequestReceived,
+    RequestTooLarge,
     ResponseReceived,
     StreamReset,
     TrailersReceived,
 )
 from sidecar.http2.floods import Floods
 from sidecar.http2.heads import Heads
-from sidecar.http2.hpack_encoder import STATUS_PAIRS
 from sidecar.http2.messages import malformed
 from sidecar.http2.outbox import Outbox
 from sidecar.http2.settings import Http2Settings
@@ -49,7 +49,6 @@ _SENT: Final = Sending.ENDED
 _END_STREAM: Final = frames.END_STREAM
 _PADDED: Final = frames.PADDED
 _BODYLESS: Final = frozenset({204, 304})
-_TOO_LARGE: Final = ((b"content-length", b"0"),)
 
 
 class Arrivals:
@@ -190,7 +189,7 @@ class Arrivals:
         try:
             head = self.heads.requests.get(block) or self.heads.read_request(block)
         except HeadTooLarge as error:
-            self._answer_too_large(stream_id, error, is_end=is_end)
+            self._begin_too_large(stream_id, error, is_end=is_end)
             return
         if fault is not None:
             raise fault
@@ -208,17 +207,16 @@ class Arrivals:
         event.is_end = is_end
         self.events.append(event)
 
-    def _answer_too_large(self, stream_id: int, fault: StreamFault, *, is_end: bool) -> None:
-        """431, which says more than a reset (RFC 6585 5)."""
-        outbox = self._outbox
+    def _begin_too_large(self, stream_id: int, error: HeadTooLarge, *, is_end: bool) -> None:
+        """Its owner answers, and it costs its sender what a reset would."""
         self._floods.reset(self.now)
-        pseudo = (STATUS_PAIRS[431],)
-        block = outbox.encoder.encode(pseudo, (), NONE_INDEXED, _TOO_LARGE, NONE_INDEXED)
-        outbox.block(stream_id, block, frames.END_STREAM)
-        if not is_end:
-            outbox.control(frames.rst_stream(stream_id, ErrorCode.NO_ERROR))
-            self._streams.remember(stream_id, Was.RESET_BY_US)
-        self.events.append(RequestMalformed(stream_id, fault.code, fault.detail))
+        if self._outbox.load.open_streams >= self._max_streams:
+            raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams at once")
+        stream = self._streams.begin(stream_id, self._control.peer.stream_window, self._credit.stream_window)
+        stream.began_at = self.now
+        stream.left = None
+        stream.receiving = _ENDED if is_end else _BODY
+        self.events.append(RequestTooLarge(stream, error, is_end=is_end))
 
     def _take_answer(self, stream: Http2Stream, block: bytes, flags: int) -> None:
         is_end = flags & _END_STREAM != 0

@@ -50,8 +50,11 @@ class StreamFault(Exception):
 class HeadTooLarge(StreamFault):
     """A head beyond our MAX_HEADER_LIST_SIZE. A request gets 431 (RFC 9113 10.5.1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: bytes, content_type: bytes) -> None:
         super().__init__(ErrorCode.ENHANCE_YOUR_CALM, "the head is too large")
+        self.method = method
+        """What is known of it, for an answer that its client can read; empty where it says nothing of the kind."""
+        self.content_type = content_type
 
 
 def protocol_error(detail: str) -> ConnectionFault:

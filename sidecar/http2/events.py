@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sidecar.core.plain import Field
+from sidecar.http2.errors import HeadTooLarge
 from sidecar.http2.messages import RequestFields
 from sidecar.http2.stream import Http2Stream
 
@@ -182,9 +183,23 @@ class StreamReset(Http2Event):
         """The server certainly did nothing with the request: REFUSED_STREAM, or above GOAWAY's last id."""
 
 
+class RequestTooLarge(Http2Event):
+    """A request whose head is beyond our MAX_HEADER_LIST_SIZE: to be answered 431 (RFC 6585 5), which says more than
+    a reset, and to be given back by `release`. `DataReceived` and the others follow it as any request."""
+
+    __slots__ = ("content_type", "detail", "is_end", "method", "stream")
+
+    def __init__(self, stream: Http2Stream, fault: HeadTooLarge, *, is_end: bool) -> None:
+        self.stream = stream
+        self.is_end = is_end
+        self.method = fault.method
+        self.content_type = fault.content_type
+        self.detail = fault.detail
+
+
 class RequestMalformed(Http2Event):
-    """A request that is told of no further: it was malformed or too much, and its stream is ended already, by
-    RST_STREAM or an answer of 431. For counters and logs alone; there is nothing to release."""
+    """A request that is told of no further: it was malformed or one too many, and its stream is ended already by
+    RST_STREAM. For counters and logs alone; there is nothing to release."""
 
     __slots__ = ("code", "detail", "stream_id")
 

@@ -102,7 +102,7 @@ class Heads:
         fields = self._decode_any(block)
         is_small = len(fields) <= _FEW_FIELDS and len(block) <= _SMALL_BYTES
         if not (is_small and self._max_list_bytes >= 65_536) and size_of(fields) > self._max_list_bytes:
-            raise HeadTooLarge
+            raise HeadTooLarge(_first(fields, b":method"), _first(fields, b"content-type"))
         if not self.decoder.is_clean:
             check_clean(fields)
         return fields
@@ -139,3 +139,10 @@ class Heads:
         self.responses.clear()
         self.trailers.clear()
         self._seen.clear()
+
+
+def _first(fields: list[Field], key: bytes) -> bytes:
+    for found, _, value in fields:
+        if found == key:
+            return value
+    return b""

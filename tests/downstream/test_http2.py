@@ -354,6 +354,104 @@ def test_a_request_without_authority_and_host_is_reset() -> None:
     assert resets(stage) == [(1, b"\0\0\0\x01")]
 
 
+def large(stream_id: int, *more: tuple[str, str], method: str = "POST", flags: int = END_STREAM) -> bytes:
+    """A request whose head is over 64 KiB, though few bytes on the wire."""
+    fields = ((":method", method), *wire.REQUEST[1:], *more)
+    bomb = wire.literal("x", "v" * 4000, 0x40) + b"\xbe" * 30
+    return wire.headers(stream_id, wire.block(*fields) + bomb, flags | wire.END_HEADERS)
+
+
+def test_a_head_that_is_too_large_is_answered_and_told_as_any_other_refusal() -> None:
+    stage = Http2Stage()
+    stage.send(large(1))
+    head, body = stage.frames(HEADERS, DATA)
+    [fields] = stage.heads([head])
+    assert fields[":status"] == "431"
+    assert fields["proxy-status"].startswith('sidecar; error=http_request_error; details="bad_request: ')
+    assert {"x-request-id", "via", "date"} < fields.keys()
+    assert fields["content-type"] == "application/problem+json"
+    assert b'"status": 431' in body.payload
+    assert stage.path.told.finishes[-1][:2] == (431, Reason.HEAD_TOO_LARGE)
+    assert not stage.path.service.exchanges
+
+
+def test_behind_a_head_that_is_too_large_its_body_is_read_past_and_others_are_served() -> None:
+    stage = Http2Stage()
+    stage.send(large(1, flags=0))
+    assert [one[":status"] for one in stage.heads(stage.frames())] == ["431"]
+    lease = stage.upstream()
+    stage.send(wire.frame(DATA, 0, 1, b"abc") + request(3))
+    assert lease.names[0] == "head"
+    stage.send(wire.frame(DATA, END_STREAM, 1, b"def"))
+    assert resets(stage) == []
+    assert stage.served.codec.load.open_streams == 1
+
+
+def test_a_head_request_whose_head_is_too_large_gets_no_body() -> None:
+    stage = Http2Stage()
+    stage.send(large(1, method="HEAD"))
+    [head] = stage.frames(HEADERS, DATA)
+    assert head.flags & END_STREAM
+    assert [one[":status"] for one in stage.heads([head])] == ["431"]
+
+
+def in_two(raw: bytes) -> bytes:
+    """A head that one frame has no room for."""
+    end = wire.frame(wire.CONTINUATION, wire.END_HEADERS, 1, raw[16_000:])
+    return wire.frame(HEADERS, END_STREAM, 1, raw[:16_000]) + end
+
+
+MANY = [(f"x-{number}", "a") for number in range(101)]
+LONG = [(name, "/" + 16_384 * "a" if name == ":path" else value) for name, value in wire.POST]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "reason"),
+    [
+        (large(1, GRPC), "8", Reason.HEAD_TOO_LARGE),
+        (request(1, GRPC, *MANY), "8", Reason.HEAD_TOO_LARGE),
+        (in_two(wire.block(*LONG, GRPC)), "13", Reason.URL_TOO_LONG),
+    ],
+    ids=["too large", "too many fields", "a long path"],
+)
+def test_a_grpc_caller_whose_request_is_refused_gets_a_grpc_status(
+    sent: bytes, code: str, reason: Reason
+) -> None:
+    stage = Http2Stage()
+    stage.send(sent)
+    [fields] = stage.heads(stage.frames())
+    assert (fields[":status"], fields["content-type"]) == ("200", "application/grpc")
+    assert fields["grpc-status"] == code
+    assert stage.path.told.finishes[-1][1] is reason
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request(1, ("te", "gzip")),
+        request(1, ("connection", "close")),
+        wire.headers(1, wire.block(*wire.REQUEST[:-1])),
+    ],
+    ids=["te", "connection", "no authority"],
+)
+def test_a_malformed_request_is_told_though_its_answer_is_a_reset(sent: bytes) -> None:
+    stage = Http2Stage()
+    stage.send(sent)
+    assert resets(stage) == [(1, b"\0\0\0\x01")]
+    assert [one[:2] for one in stage.path.told.finishes] == [(400, Reason.BAD_REQUEST)]
+    assert not stage.path.service.exchanges
+    lease = stage.upstream()
+    stage.send(request(3))
+    assert lease.names[0] == "head"
+
+
+def test_a_connection_that_ends_for_a_broken_rule_is_told_once() -> None:
+    stage = Http2Stage()
+    stage.send(wire.frame(DATA, 0, 0, b"x"))
+    assert len(stage.frames(GOAWAY)) == 1
+    assert [one[:2] for one in stage.path.told.finishes] == [(400, Reason.BAD_REQUEST)]
+
+
 def test_connect_is_refused_in_words() -> None:
     stage = Http2Stage()
     stage.send(wire.headers(1, wire.block((":method", "CONNECT"), (":authority", "a.test:80"))))

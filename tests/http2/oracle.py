@@ -14,6 +14,7 @@ import ngh2
 from sidecar.core.plain import Field
 from sidecar.http2.codec import Role
 from sidecar.http2.connection import Connection
+from sidecar.http2.errors import ErrorCode
 from sidecar.http2.events import (
     ConnectionFailed,
     DataReceived,
@@ -23,6 +24,7 @@ from sidecar.http2.events import (
     PingAcknowledged,
     RequestMalformed,
     RequestReceived,
+    RequestTooLarge,
     ResponseReceived,
     StreamReset,
     TrailersReceived,
@@ -83,6 +85,10 @@ class Ours:
             if isinstance(event, ConnectionFailed):
                 verdict.is_over = True
                 verdict.detail = event.detail
+            elif isinstance(event, RequestTooLarge):
+                verdict.detail = event.detail
+                self.connection.reset(event.stream, ErrorCode.ENHANCE_YOUR_CALM)
+                self.connection.release(event.stream)
             elif isinstance(event, RequestMalformed) or (
                 isinstance(event, StreamReset) and not event.is_by_peer
             ):
