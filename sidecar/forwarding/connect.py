@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.core.errors import Reason
+from sidecar.core.hosts import asked_port
 from sidecar.forwarding import guards
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.given_up import GivenUp
@@ -85,8 +86,17 @@ class TunnelExchange(Exchange):
         except GivenUp as error:
             if error.reason is not Reason.NO_ROUTE:
                 raise
-            detail = "no route takes this CONNECT, and its listener passes nothing through"
-            raise GivenUp(Reason.METHOD_NOT_ALLOWED, detail) from None
+            raise GivenUp(Reason.METHOD_NOT_ALLOWED, self._why_not()) from None
+
+    def _why_not(self) -> str:
+        request = self.request
+        table = self.service.tables.get(request.listener)
+        if table is not None and table.takes_host(request.host, asked_port(request.host, 0)):
+            return (
+                "a route takes this host, but a CONNECT to it by HTTP/1.1 in clear text alone: "
+                "connect so, or send the request itself"
+            )
+        return "no route takes this CONNECT, and its listener passes nothing through"
 
     def _new_race(self) -> Race:
         return TunnelRace()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,10 +21,18 @@ from sidecar.forwarding.connect import TunnelExchange
 from sidecar.runtime.worker import Worker
 from sidecar.transport.tls.files import server_context
 from tests.scenarios.stage import hang
-from tests.scenarios.test_pass_through import Names, connect, error_of, head_of, passing, until
+from tests.scenarios.test_pass_through import (
+    Names,
+    connect,
+    connect_by_http2,
+    error_of,
+    head_of,
+    passing,
+    until,
+)
 from tests.support.authority import Authority
 from tests.support.clean import Complaints, assert_clean
-from tests.support.http2_ends import reset
+from tests.support.http2_ends import http2_client, reset
 from tests.support.own_address import own_address
 from tests.support.proxy import HEADER, port, running
 from tests.support.raw import RawClient, RawPeer, RawUpstream, Script, raw_client, raw_upstream, turns
@@ -105,6 +114,18 @@ async def test_a_request_in_the_tunnel_is_one_of_the_route(header: str | None) -
                 client.received = b""
         assert await to.routes() == ["named", "named"]
         assert to.app.requests[0].value(b"x-envoy-expected-rq-timeout-ms") is not None
+
+
+async def test_a_connect_by_http2_is_told_what_the_route_takes() -> None:
+    async with tunnels(header=HEADER) as to, http2_client(to.port) as end:
+        stream = await connect_by_http2(end, b"named.test:%d" % to.app.port)
+        assert await stream.head() == 405
+        detail = json.loads(await stream.read_to_end())["detail"]
+        assert "takes this host" in detail
+        assert "HTTP/1.1 in clear text alone" in detail
+        stream = await connect_by_http2(end, b"other.test:80")
+        assert await stream.head() == 405
+        assert b"no route takes this CONNECT" in await stream.read_to_end()
 
 
 async def test_a_request_in_pieces_is_waited_for() -> None:
