@@ -458,9 +458,7 @@ class Http2UpstreamConnection(Carrier):
                 Reason.CONNECTION_REFUSED, f"upstream refused the stream: {event.detail}", Processed.NEVER
             )
         else:
-            owner.failed(
-                Reason.CONNECTION_RESET, f"upstream reset the stream: {event.detail}", Processed.MAYBE
-            )
+            owner.failed(Reason.CONNECTION_RESET, f"upstream reset the stream: {event.detail}", Processed.YES)
 
     def _writable(self, event: events.StreamWritable) -> None:
         owner: SentStream | None = event.stream.owner
@@ -493,7 +491,7 @@ class Http2UpstreamConnection(Carrier):
             self.is_open = False
             self.link.close()
             self._forget()
-        self._fail(streams, Reason.PROTOCOL_ERROR, f"malformed HTTP/2: {event.detail}", Processed.MAYBE)
+        self._fail(streams, Reason.PROTOCOL_ERROR, f"malformed HTTP/2: {event.detail}", Processed.YES)
 
     def _ignored(self, event: Http2Event) -> None:
         """Nothing follows from it here."""

@@ -26,7 +26,7 @@ class Processed(Enum):
     """It certainly has not: whatever its method, the request may be sent again."""
     MAYBE = auto()
     YES = auto()
-    """It has begun to answer."""
+    """It has said something to it: it has begun to answer, has reset the stream, or speaks no HTTP/2."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

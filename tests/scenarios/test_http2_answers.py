@@ -103,3 +103,37 @@ async def test_where_all_endpoints_refuse_the_stream_a_request_is_sent_twice_and
         await client.send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
         (response,) = await client.responses([b"GET"])
     assert (response.status, len(asked)) == (502, 2)
+
+
+@pytest.mark.parametrize("how", ["reset", "broken rule"])
+async def test_an_upstream_that_ends_a_stream_itself_is_asked_once_and_counted(how: str) -> None:
+    """Also on a connection that had been idle: that was not closed, so nothing was in vain."""
+    asked = []
+
+    def fail(event: RequestReceived, stream: Stream) -> None:
+        asked.append(event.path)
+        end = stream._connection
+        if event.path == b"/good":
+            end.codec.send_head(stream._stream, 200, (), is_end=True)
+        elif how == "reset":
+            end.codec.reset(stream._stream, ErrorCode.INTERNAL_ERROR)
+        else:
+            end.flush()
+            end.writer.write(b"\0\0\1\0\0\0\0\0\0x")  # DATA for the connection
+        end.flush()
+
+    async with (
+        http2_app(lambda: Connection(Role.SERVER), fail, lambda _: None) as number,
+        running(app_routes(number, upstream="protocol: http2")) as worker,
+        raw_client(port(worker)) as client,
+    ):
+        statuses = []
+        for path in (b"/good", b"/bad", b"/good", b"/bad"):
+            await client.send(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+            (response,) = await client.responses([b"GET"])
+            statuses.append(response.status)
+            client.received = b""
+        tally = worker.assembly.breakers["app", "app"].tally
+    assert statuses == [200, 502, 200, 502]
+    assert asked == [b"/good", b"/bad", b"/good", b"/bad"]
+    assert (tally.successful, tally.failed) == (2, 2)

@@ -153,7 +153,7 @@ async def test_a_broken_rule_ends_all(upstream: Upstream) -> None:
     peer = upstream.connect()
     call = upstream.ask()
     peer.say(wire.frame(DATA, 0, 0, b"x"))
-    assert call.heard == [("failed", Reason.PROTOCOL_ERROR, Processed.MAYBE)]
+    assert call.heard == [("failed", Reason.PROTOCOL_ERROR, Processed.YES)]
     assert (peer.connection.is_open, upstream.pool.open_count) == (False, 0)
     assert GOAWAY in [one.kind for one in await peer.frames()]
 
@@ -181,12 +181,15 @@ async def test_a_refused_stream_was_not_processed(upstream: Upstream) -> None:
     assert call.heard == [("failed", Reason.CONNECTION_REFUSED, Processed.NEVER)]
 
 
-async def test_a_stream_that_was_reset_or_lost_may_have_been_processed(upstream: Upstream) -> None:
+async def test_a_stream_that_was_reset_was_processed_and_one_that_was_lost_may_have_been(
+    upstream: Upstream,
+) -> None:
     peer = upstream.connect()
     first, second = upstream.ask(), upstream.ask()
     peer.say(wire.rst(1, wire.INTERNAL_ERROR))
     peer.lose()
-    assert first.heard == second.heard == [("failed", Reason.CONNECTION_RESET, Processed.MAYBE)]
+    assert first.heard == [("failed", Reason.CONNECTION_RESET, Processed.YES)]
+    assert second.heard == [("failed", Reason.CONNECTION_RESET, Processed.MAYBE)]
 
 
 async def test_after_its_head_it_was_processed(upstream: Upstream) -> None:
