@@ -83,6 +83,12 @@ class Acting:
         if self._redirect is not None:
             return self._redirected(exchange, self._redirect, path, matched)
         if self._respond is not None:
+            traits = request.traits
+            if traits.upgrade and traits.http_version == "2" and self._respond.status < 300:
+                # It would say that the tunnel is open (RFC 8441 5).
+                raise GivenUp(
+                    Reason.METHOD_NOT_ALLOWED, "this route answers by itself: it takes no WebSocket"
+                )
             filled, plain = self._answer_fields
             lines = [plain, *_lines(filled.pairs(exchange)), *self.lines_for_client(exchange)]
             return self._made(exchange, self._respond.status, "respond", lines, self._respond.body)

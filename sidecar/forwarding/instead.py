@@ -37,11 +37,16 @@ NOT_SENT: Final = frozenset({
 
 def has_fallback(story: Story, route: LiveRoute, error: GivenUp) -> bool:
     """Whether the route has one for this request and this error. A gRPC client reads nothing but gRPC: a fixed
-    response of another type would be UNKNOWN to it, where our own error is a status that it can act on."""
-    fallback = route.policy.fallback
+    response of another type would be UNKNOWN to it, where our own error is a status that it can act on. And to a
+    WebSocket of HTTP/2 each 2xx says that it is open (RFC 8441 5)."""
+    fallback, traits = route.policy.fallback, story.request.traits
     if fallback is None or error.reason not in FALLBACK_FOR:
         return False
-    return fallback.upstream is not None or not story.request.traits.is_grpc or _speaks_grpc(fallback)
+    if fallback.upstream is not None:
+        return True
+    if traits.upgrade and traits.http_version == "2":
+        return fallback.status >= 300
+    return not traits.is_grpc or _speaks_grpc(fallback)
 
 
 def _speaks_grpc(fallback: FallbackPolicy) -> bool:

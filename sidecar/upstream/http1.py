@@ -30,6 +30,7 @@ from sidecar.transport.link import Link
 from sidecar.transport.tls.failures import TlsCut, TlsFailed
 from sidecar.transport.turns import SLICE_UNITS
 from sidecar.upstream.framing import Body, read_framing
+from sidecar.upstream.handshake import HandshakeSink
 from sidecar.upstream.lease import Fate, Lease, LeasePool
 from sidecar.upstream.securing import processed
 from sidecar.upstream.streams import ClientStream, Processed, ResponseSink
@@ -226,6 +227,9 @@ class UpstreamConnection(Lease, ClientStream):
         self._accept = b""
         if traits.http_version != "2":
             return b""
+        sink = self._sink
+        if sink is not None:
+            self._sink = HandshakeSink(sink)
         key = websocket.new_key()
         self._accept = websocket.accept_of(key)
         return b"Sec-WebSocket-Key: %b\r\n" % key

@@ -71,8 +71,8 @@ class ResponseSink(ABC):
 
     @abstractmethod
     def declined(self, detail: str) -> None:
-        """Nothing was sent: the upstream speaks a protocol that has no such request, which is no fault of its own. In
-        the place of `failed`."""
+        """The upstream's protocol has no such request, or its answer is one that cannot be passed on: no fault of its
+        own. In the place of `failed`."""
 
     @abstractmethod
     def broken(self) -> None:

@@ -10,12 +10,13 @@ from sidecar.core.transition import State
 from sidecar.http2.errors import ErrorCode
 from tests.scenarios.websockets import ACCEPT, FIELDS, KEY, Versions, versions
 from tests.support.http2_ends import End, connect, http2_client, without_setting
-from tests.support.proxy import port
+from tests.support.proxy import port, running
 from tests.support.raw import turns
 
 PAIRS = pytest.mark.parametrize(("client", "upstream"), [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")])
 BY_2 = pytest.mark.parametrize("upstream", ["1", "2"])
 TO_2 = pytest.mark.parametrize("client", ["1", "2"])
+OPEN = "circuit_breaker: {mode: forced_open}"
 OPENS = "circuit_breaker: {consecutive_failures: 1, open_for: 60s}"
 
 
@@ -122,13 +123,51 @@ async def test_a_client_that_leaves_before_the_answer_leaves_nothing(client: str
 
 @PAIRS
 async def test_what_is_no_switch_is_an_ordinary_answer(client: str, upstream: str) -> None:
-    statuses = (404, 426, 503) if upstream == "2" else (200, 404, 426, 503)
+    statuses = (200, 404, 426, 503) if (client, upstream) == ("1", "1") else (404, 426, 503)
     async with versions(client, upstream) as to:
         for status in statuses:
             async with to.asking() as asking:
                 await (await to.next_asked()).refuse(status)
                 assert (await asking.answer())[0] == status
                 assert await asking.body() == b"no"
+
+
+@pytest.mark.parametrize("status", [200, 204])
+async def test_a_2xx_that_is_no_switch_does_not_tell_a_client_of_http2_that_it_is_one(status: int) -> None:
+    """To an extended CONNECT any 2xx says that the tunnel is open (RFC 8441 5)."""
+    async with versions("2", "1", route=OPENS) as to:
+        async with to.asking() as asking:
+            await (await to.next_asked()).refuse(status)
+            answered, fields = await asking.answer()
+            assert answered == 502
+            assert b"protocol_error: the upstream has answered %d" % status in fields[b"proxy-status"]
+        assert to.breaker.state is State.CLOSED
+        async with to.talking() as (one, other):
+            await one.send(b"a")
+            assert await other.read() == b"a"
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "details"),
+    [
+        (f"{OPEN}, fallback: {{status: 200, body: x}}", 503, b"circuit_open"),
+        (f"{OPEN}, fallback: {{status: 403, body: x}}", 403, b"fallback=response"),
+    ],
+)
+async def test_a_fallback_of_2xx_does_not_serve_a_websocket_of_http2(
+    route: str, status: int, details: bytes
+) -> None:
+    async with versions("2", "1", route=route) as to, to.asking() as asking:
+        answered, fields = await asking.answer()
+        assert (answered, details in fields[b"proxy-status"]) == (status, True)
+
+
+async def test_a_route_that_answers_2xx_itself_does_not_take_a_websocket_of_http2() -> None:
+    routes = "routes: [{name: app, respond: {status: 200, body: x}}]"
+    async with running(routes) as worker, http2_client(port(worker)) as connection:
+        stream = await connect(connection, b"/chat", FIELDS)
+        assert await stream.head() == 405
+        assert b"this route answers by itself" in await stream.read_to_end()
 
 
 @PAIRS
