@@ -104,7 +104,7 @@ class Settings(Section):
     probes: ProbesSection | None = key("What an orchestrator asks.")
     telemetry: TelemetrySection | None = key("Traces, metrics and logs.", fills="telemetry")
     drain_timeout: values.Duration | None = key(
-        "Exchanges in flight may take this long after SIGTERM; they are cut off beyond.",
+        "Exchanges in flight may take this long after SIGTERM and `drain.delay`; they are cut off beyond.",
         fills="drain.timeout_seconds",
     )
     drain: DrainSection | None = key("The beginning of the end.")
