@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.core.errors import Reason
 from sidecar.core.plain import read_request
+from sidecar.core.snapshot import HttpVersion
 from sidecar.downstream.http1_between import LET_IN, Stay
 from sidecar.downstream.http1_flow import BEHIND, TURN
 from sidecar.downstream.http1_heads import HeadReader
@@ -79,6 +80,8 @@ class ClientConnection(HeadReader):
         if self._secured is not None or self.listener.accept(self):
             self.link.bound_buffers(self._service.memory.buffer_bytes)
             self._enter(_IDLE, self._service.clock())
+            if self.listener.protocol is HttpVersion.HTTP2:
+                self._become_http2(b"")  # or a plain request would be served before anybody asks what it is
         else:
             self._enter(Phase.CLOSING, self._service.clock())
             self.link.abort()
@@ -88,6 +91,9 @@ class ClientConnection(HeadReader):
         has sent so far."""
         self.link = link
         self._enter(_IDLE, self._service.clock())
+        if self.listener.protocol is HttpVersion.HTTP2:
+            self._become_http2(data)
+            return
         link.set_sink(self)
         self.data_received(data)
 

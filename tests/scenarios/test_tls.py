@@ -147,6 +147,17 @@ async def test_protocol_is_agreed_on_in_the_handshake(
             assert (await client.ask()).status == 200
 
 
+async def test_a_listener_of_http2_alone_takes_no_http1_from_who_offers_no_protocol(
+    authority: Authority,
+) -> None:
+    header = listening(authority.pair("a.test"), listener="protocol: http2")
+    context = authority.client(alpn=())
+    async with stage(saying(OK), header=header) as to, tls_client(to.port, context) as client:
+        await client.send(GET)
+        assert (await client.read())[3:5] == b"\x04\x00"  # SETTINGS
+        assert to.requests == []
+
+
 async def test_client_without_a_protocol_in_common_is_told_so(authority: Authority) -> None:
     async with stage(header=listening(authority.pair("a.test"))) as to:
         context = authority.client(alpn=("spdy/1",))
