@@ -39,8 +39,10 @@ def after_hop(method: bytes, value: bytes) -> int | None:
     return min(map(_bounded, numbers)) - 1
 
 
-def echo(method: bytes, target: bytes, fields: Iterable[Field]) -> bytes:
+def echo(method: bytes, target: bytes, fields: Iterable[Field], authority: bytes = b"") -> bytes:
     """Return what the last hop of a TRACE sends back: the head of the request, as content of type `message/http`.
+
+    `authority`: the host that no field names, in HTTP/2; else empty.
 
     Fields whose name tells of a secret are left out, so that a script in a browser cannot learn by TRACE what it is
     not to see (RFC 9110 9.3.8), and those whose name is too long to be judged.
@@ -50,7 +52,8 @@ def echo(method: bytes, target: bytes, fields: Iterable[Field]) -> bytes:
         for key, line, _ in fields
         if len(key) <= MAX_ECHOED_NAME_BYTES and not may_be_secret(key.decode("latin-1"))
     ]
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+    host = b"Host: %b\r\n" % authority if authority else b""
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, host, b"".join(lines))
 
 
 def _bounded(digits: bytes) -> int:

@@ -282,7 +282,8 @@ class Exchange(RaceOwner, RequestSink, WaitsForAddress):
                 for key, kept, value in request.fields
             ]
             return False
-        echo = max_forwards.echo(request.method, request.target, request.fields)
+        authority = b"" if b"host" in request.lookup else request.host
+        echo = max_forwards.echo(request.method, request.target, request.fields, authority)
         answer = answers.final_recipient(
             request.method, echo, request_id=self.trace.request_id, date_line=date.line()
         )

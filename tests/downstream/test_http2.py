@@ -452,6 +452,14 @@ def test_a_connection_that_ends_for_a_broken_rule_is_told_once() -> None:
     assert [one[:2] for one in stage.path.told.finishes] == [(400, Reason.BAD_REQUEST)]
 
 
+def test_a_trace_that_goes_no_further_gets_its_head_with_the_host_that_it_named() -> None:
+    stage = Http2Stage()
+    fields = ((":method", "TRACE"), *wire.REQUEST[1:], ("max-forwards", "0"))
+    stage.send(wire.headers(1, wire.block(*fields)))
+    [body] = stage.frames(DATA)
+    assert body.payload == b"TRACE / HTTP/1.1\r\nHost: a.test\r\nmax-forwards: 0\r\n\r\n"
+
+
 def test_connect_is_refused_in_words() -> None:
     stage = Http2Stage()
     stage.send(wire.headers(1, wire.block((":method", "CONNECT"), (":authority", "a.test:80"))))
