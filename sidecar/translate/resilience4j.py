@@ -41,11 +41,12 @@ def is_one(document: Item) -> bool:
 
 def translate(document: Item, draft: Draft) -> None:
     """One document of Spring's file."""
+    document = document.nested("resilience4j")
     root = document.get("resilience4j")
     for key, item in document.pairs():
         if key != "resilience4j":
             why = (
-                "written with dots, which is not read: nest it"
+                "written with brackets, which is not read: nest it"
                 if key.startswith("resilience4j.")
                 else "not resilience4j's"
             )

@@ -16,6 +16,8 @@ MAX_BYTES = 8 * 1024 * 1024
 """Of one file."""
 MAX_DEPTH = 60
 _NULL = "tag:yaml.org,2002:null"
+_TEXT = "tag:yaml.org,2002:str"
+_MAPPING = "tag:yaml.org,2002:map"
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -88,6 +90,20 @@ class Item:
             child.is_taken = True
         return list(self._pairs()) if self.is_mapping else []
 
+    def nested(self, root: str) -> Item:
+        """The same, with each key `root.a.b` of it read as Spring does: `b` below `a` below `root`.
+
+        One with brackets, or with more parts than a file may have levels, stays as it is.
+        """
+        if not self.is_mapping:
+            return self
+        tree = _Tree(self._node)
+        for key, node in self._node.value:
+            name = str(key.value)
+            is_path = name.startswith(f"{root}.") and "[" not in name and name.count(".") < MAX_DEPTH
+            tree.put(name.split(".") if is_path else [name], key, node)
+        return Item(tree.node, self.file, self.path)
+
     def items(self) -> list[Item]:
         """The members of a list, which count as read; none of anything else."""
         if not self.is_list:
@@ -158,6 +174,36 @@ class Item:
             for key, node in self._node.value:
                 name = str(key.value)
                 yield name, Item(node, self.file, f"{self.path}.{name}" if self.path else name)
+
+
+class _Tree:
+    """A mapping that is put together from keys with dots."""
+
+    __slots__ = ("_below", "node")
+
+    def __init__(self, like: Any) -> None:
+        """Empty, and at the place of `like`."""
+        self.node = yaml.MappingNode(_MAPPING, [], like.start_mark, like.end_mark)
+        self._below: dict[str, _Tree] = {}
+
+    def put(self, path: list[str], key: Any, node: Any) -> None:
+        """What is a mapping goes in with what has the same path; all else is there as often as it comes."""
+        name, rest = path[0], path[1:]
+        if not rest and not isinstance(node, yaml.MappingNode):
+            self._add(name, key, node)
+            return
+        tree = self._below.get(name)
+        if tree is None:
+            tree = self._below[name] = _Tree(node)
+            self._add(name, key, tree.node)
+        if rest:
+            tree.put(rest, key, node)
+            return
+        for inner, value in node.value:
+            tree.put([str(inner.value)], inner, value)
+
+    def _add(self, name: str, key: Any, node: Any) -> None:
+        self.node.value.append((yaml.ScalarNode(_TEXT, name, key.start_mark, key.end_mark), node))
 
 
 def documents(text: str, file: str) -> list[Item]:
