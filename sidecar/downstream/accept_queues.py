@@ -148,6 +148,11 @@ class AcceptQueues:
             queue.close()
         return last
 
+    def end(self, queue: socket.socket) -> list[socket.socket]:
+        """After `stop`: let nobody else in by the socket of a neighbour that died before it could end it. Returns the
+        last connections, as `stop` does."""
+        return self._last_of(queue, is_last=True)
+
     def _last_of(self, queue: socket.socket | Handed, is_last: bool) -> list[socket.socket]:
         if isinstance(queue, Handed):
             return queue.rest()

@@ -128,6 +128,15 @@ class ListenerSocket(ListenerTerms):
         """Serve this connection, in whatever state the listener is."""
         self._connected.begin(taken, self._connection)
 
+    def take_from(self, queue: socket.socket) -> None:
+        """Serve those who connect to the socket of a neighbour that is not there; once this listener has stopped,
+        those alone who have connected by now, and the socket ends."""
+        if self.queues.is_accepting:
+            self.queues.add(queue)
+            return
+        for taken in self.queues.end(queue):
+            self.take(taken)
+
     def take_in_process(self, host: str, asked: Asked | None) -> socket.socket:
         """Serve a caller in this very process, as if it came by the network from `host`; returns its end. `asked`:
         where it was going, if that is not this listener.

@@ -127,7 +127,8 @@ class Drain:
             async with asyncio.timeout(self.policy.timeout_seconds):
                 await self._end(Direction.INBOUND)
                 await self._end(Direction.OUTBOUND)
-                await self._until(lambda: not exchanges)
+                # Connections once more: a neighbour that dies may leave some that wait in its sockets.
+                await self._until(lambda: not exchanges and not self._has_connections())
         except TimeoutError:
             _LOG.warning("drain timeout: %d exchanges are cut", len(exchanges))
 
@@ -149,6 +150,9 @@ class Drain:
             )
         finally:
             closing.cancel()
+
+    def _has_connections(self) -> bool:
+        return any(one.connection_count for one in self._listeners.all())
 
     def _close_to_new(self, names: frozenset[str]) -> None:
         self._service.shut.close_to_new(names)

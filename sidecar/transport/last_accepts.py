@@ -66,6 +66,11 @@ def listen_again(bound: socket.socket, backlog: int) -> None:
     bound.listen(backlog)
 
 
+def is_listening(bound: socket.socket) -> bool:
+    """Whether anybody can connect: not where a process of ours has shut it down, which all that have it can see."""
+    return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 def _attach(bound: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
     code = array("B", b"".join(struct.pack("=HBBI", *step) for step in program))
     address, _ = code.buffer_info()

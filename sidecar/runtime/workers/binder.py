@@ -14,7 +14,7 @@ from sidecar.core.snapshot import Address
 from sidecar.downstream.listener import ListenerSocket
 from sidecar.runtime.workers.sockets import Identity, SharedSockets, identity
 from sidecar.transport.bind import BACKLOG, Bound
-from sidecar.transport.last_accepts import listen_again
+from sidecar.transport.last_accepts import is_listening, listen_again
 
 HANDED_SECONDS: Final = 5.0
 """How long the sockets of a new address may be on their way."""
@@ -32,6 +32,7 @@ class Binder:
         self._number = number
         self._listeners = listeners
         self._adopted: set[int] = set()
+        self._is_handed_on = False
         self._arrived = asyncio.Event()
 
     async def bind(self, address: Address, key: str) -> Bound:
@@ -68,7 +69,8 @@ class Binder:
         self.accept_for_missing()
 
     def adopt(self, number: int) -> None:
-        """A neighbour is not there: take from its sockets as well."""
+        """A neighbour is not there: take from its sockets as well, or end them, where this worker has ended its
+        own."""
         self._adopted.add(number)
         self._accept(number, is_on=True)
 
@@ -77,12 +79,18 @@ class Binder:
         self._adopted.discard(number)
         self._accept(number, is_on=False)
 
+    def hand_on(self) -> None:
+        """Another process has all sockets, and takes from each of them."""
+        self._is_handed_on = True
+
     def accept_for_missing(self) -> None:
         """Listeners may be others than before."""
         for number in self._adopted:
             self._accept(number, is_on=True)
 
     def _accept(self, number: int, *, is_on: bool) -> None:
+        if self._is_handed_on:
+            return
         by = {}
         for one in self._listeners():
             by[identity(one.policy.address, f"listeners.{one.policy.name}.address")] = one
@@ -90,7 +98,7 @@ class Binder:
             listener = by.get(place)
             if listener is None:
                 continue
-            if is_on:
-                listener.queues.add(queue)
-            else:
+            if not is_on:
                 listener.queues.remove(queue)
+            elif is_listening(queue):  # else it has ended it itself, and there is nothing to wait for
+                listener.take_from(queue)

@@ -76,9 +76,10 @@ class Hands:
 
     def adopt(self, end: socket.socket) -> None:
         """Take what a neighbour that is not there was handed."""
-        self._stop_reading()
-        self._ends.append(end)
-        self._read_on()
+        if end not in self._ends:
+            self._stop_reading()
+            self._ends.append(end)
+            self._read_on()
 
     def leave(self, end: socket.socket) -> None:
         """It is back."""

@@ -243,8 +243,9 @@ class Supervisor:
             self._may_end_control()
             if os.waitstatus_to_exitcode(status):
                 self._failure = self._failure or f"{child.name}: {told}"
-            return
-        self._again_or_end(child, told, now, pid)
+        else:
+            self._again_or_end(child, told, now, pid)
+        self._adopters.pop(child.number, None)  # who has it already looks again: its sockets may listen again
         self._share_out()
 
     def _again_or_end(self, child: Child, told: str, now: float, pid: int = 0) -> None:
@@ -267,7 +268,8 @@ class Supervisor:
         self._end(is_urgent=True)
 
     def _share_out(self) -> None:
-        """Who takes from the sockets of those that are not there: the next that is."""
+        """Who takes from the sockets of those that are not there: the next that is. In a drain too, as one that was
+        killed has ended none of its own."""
         count = self._inherited.count
         for number in range(1, count + 1):
             after = [(number + step - 1) % count + 1 for step in range(1, count)]

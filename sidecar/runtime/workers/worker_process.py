@@ -113,6 +113,8 @@ class WorkerProcess:
         self._pod_link.on_hung.append(self._replace_control)
         self._control_pid = 0
         self._is_serving = False
+        self._is_stopping = False
+        """It serves nobody any more."""
         self._supervised = Supervised(lifeline, self._obey, self._abandoned)
         self._following: Next | None = None
         """What was prepared."""
@@ -181,6 +183,7 @@ class WorkerProcess:
 
     async def _stop(self) -> None:
         datapath, control = self.datapath, self.control
+        self._is_stopping = True
         datapath.close()
         self._hands.close()
         await self._report()
@@ -197,6 +200,8 @@ class WorkerProcess:
             case Connect(_, pid):
                 self._control_pid = pid
                 self._begin(self.control_end.connect(socket.socket(fileno=files.pop())))
+            case Adopt() if self._is_stopping:
+                pass  # somebody else is told so in a moment
             case Adopt(number):
                 self._binder.adopt(number)
                 self._hands.adopt(self.inherited.crossing.hands[number - 1][0])
@@ -209,6 +214,7 @@ class WorkerProcess:
                 self._binder.keep(identities)
             case Drain(is_urgent, by, is_replaced):
                 if is_replaced:
+                    self._binder.hand_on()
                     self.datapath.hand_on()
                     self.control.drain.replaced()
                 self.control.drain.ordered(is_urgent=is_urgent, by=by)
