@@ -16,7 +16,7 @@ from tests.support.edits import rename_over
 from tests.support.ports import free_ports
 from tests.support.process import admin, http_get, sidecar
 from tests.support.upstream import Peer, scripted
-from tests.support.workers import OK, Pod, connections_of, kill, load, pod
+from tests.support.workers import CLIENTS, OK, Pod, connections_of, kill, load, pod
 
 pytestmark = pytest.mark.process
 
@@ -282,6 +282,37 @@ routes:
             assert await running.ended() == 0
         with pytest.raises(OSError):
             await asyncio.open_unix_connection(str(own))
+
+
+async def test_what_a_worker_counts_until_it_ends_stays_in_the_sum(tmp_path: Path) -> None:
+    arrived, all_arrived = 0, asyncio.Event()
+    first, others = asyncio.Event(), asyncio.Event()
+
+    async def answer(peer: Peer) -> None:
+        nonlocal arrived
+        is_first = b"/first" in (await peer.head())
+        arrived += 1
+        if arrived == CLIENTS:
+            all_arrived.set()
+        await (first if is_first else others).wait()
+        await peer.send(OK)
+
+    async with (
+        scripted(answer) as app,
+        pod(tmp_path, app=app.port, route="timeouts: {request: 10m}", top="drain_timeout: 10m") as one,
+    ):
+        asked = [asyncio.ensure_future(http_get(one.inbound, "/first"))]
+        asked += [asyncio.ensure_future(http_get(one.inbound, "/")) for _ in range(CLIENTS - 1)]
+        await all_arrived.wait()
+        one.running.process.send_signal(signal.SIGTERM)
+        await one.running.logged('"process.draining"')
+        others.set()
+        assert {status for status, _ in await asyncio.gather(*asked[1:])} == {200}
+        await one.running.logged('"process.ended"')  # one has nothing more to do
+        assert await one.served() == CLIENTS - 1
+        first.set()
+        assert await asked[0] == (200, "ok")
+        assert await one.running.ended() == 0
 
 
 async def until_all_are_there(port: int) -> None:

@@ -416,6 +416,28 @@ async def test_a_reader_sees_what_it_wants_though_another_one_had_its_number() -
     assert not taps.readers
 
 
+class Heard:
+    """In the place of the way to control."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def tell(self, kind: str, body: Any) -> bool:
+        self.told.append((kind, body))
+        return True
+
+
+async def test_the_last_events_of_a_worker_are_passed_on_without_a_pause() -> None:
+    events, heard = Events(), Heard()
+    words = SimpleNamespace(words=lambda event: event.number)
+    told = ToldEvents(events, Taps(lambda _: {}), cast(AdminServer, words), cast(ControlEnd, heard))
+    for _ in range(300):
+        events.told("config", {})
+    told.pass_on_all()
+    passed = [number for kind, (rows, _) in heard.told if kind == kinds.EVENTS for _, number in rows]
+    assert passed == list(range(1, 301))
+
+
 async def test_a_worker_prepares_one_snapshot_after_the_other() -> None:
     """A control process died in the middle of a reload, and the next one begins another at once."""
     snapshot = load_text(CONFIG).snapshot

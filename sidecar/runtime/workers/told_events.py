@@ -54,6 +54,11 @@ class ToldEvents:
                 self._wake.set()  # there may be more
             await asyncio.sleep(PAUSE_SECONDS)
 
+    def pass_on_all(self) -> None:
+        """What nobody has been told yet; at the end, when nothing more comes."""
+        while self._pass_on():
+            pass
+
     def _pass_on(self) -> bool:
         """Whether there was anything."""
         found, lost = self._events.since(self._place)

@@ -68,6 +68,8 @@ REPORT_SHARE: Final = 0.02
 """Of a core that reports may take."""
 MOST_REPORT_SECONDS: Final = 5.0
 """Between two, whatever they take: silence is how control knows that a worker hangs."""
+LAST_REPORT_SECONDS: Final = 4.0
+"""For control to take the last one; then this worker ends without."""
 LEAVE_SECONDS: Final = 2.0
 """For control to hear that this worker is to be handed nothing more."""
 
@@ -186,9 +188,9 @@ class WorkerProcess:
         self._is_stopping = True
         datapath.close()
         self._hands.close()
-        await self._report()
         await control.parts.stop()
         datapath.retire()
+        await self._report_last()
         await control.stop_telemetry()
         self.control_end.close()
         self._supervised.close()
@@ -382,6 +384,13 @@ class WorkerProcess:
     async def _report(self) -> None:
         if self.control_end.is_connected:
             self.control_end.tell(kinds.REPORT, await self._pack_report())
+
+    async def _report_last(self) -> None:
+        """Of what has come of all requests: the one report that no later one makes good. So it is a question: a
+        message to a process that sees this one go is not looked at any more."""
+        self._events.pass_on_all()
+        with suppress(NoAnswer):
+            await self.control_end.ask(kinds.REPORT, await self._pack_report(), LAST_REPORT_SECONDS)
 
     async def _reporting(self, mailbox: Mailbox[Any]) -> None:
         clock = time.monotonic
