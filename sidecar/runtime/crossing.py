@@ -61,6 +61,8 @@ class Crossing:
         """Where each worker takes connections that control has accepted, and where control hands them over."""
         self._shut = {one: mmap.mmap(-1, workers) for one in _DIRECTIONS}
         """By worker: 1 where it takes nobody any more from listeners of this direction."""
+        self._left = mmap.mmap(-1, 1)
+        """1 where another program has all sockets, and is about to serve."""
 
     def __repr__(self) -> str:
         return f"<Crossing {len(self._pairs)} workers, {self._segment.size} bytes>"
@@ -82,6 +84,16 @@ class Crossing:
         shut = self._shut[direction]
         shut[worker] = 1
         return all(shut[:])
+
+    @property
+    def is_left(self) -> bool:
+        """Another program has all sockets too, and may serve: whoever finds himself without the process that forks
+        ends none of them."""
+        return self._left[0] == 1
+
+    def leave(self, *, is_on: bool) -> None:
+        """By the process that forks: that is so, or not any more."""
+        self._left[0] = is_on
 
     def load_of(self, worker: int) -> Load:
         """What it told of the connections that it was handed."""
@@ -120,6 +132,7 @@ class Crossing:
             for end in pair:
                 end.close()
         self._memory.close()
+        self._left.close()
         for shut in self._shut.values():
             shut.close()
 

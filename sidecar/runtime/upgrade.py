@@ -9,7 +9,6 @@ end is like, `workers/supervisor.py` and `upgrading.py` know.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
@@ -57,17 +56,32 @@ class Predecessor:
                     f"{VARIABLE}: {error}; the process to replace sets it, nobody else should"
                 ) from error
 
+    @property
+    def is_there(self) -> bool:
+        """It has sockets that are this process's too, and has not said that it leaves them to it."""
+        return self._pipe >= 0
+
+    def fileno(self) -> int:
+        """In error (poll(2): POLLERR) once it hears no more: it leaves everything, or has ended."""
+        return self._pipe
+
     def ready(self) -> None:
         """Everything serves: the predecessor may end. What it has left and nobody asked for is let go."""
         GIVEN.close()
-        GIVEN.keep()
         if self._pipe >= 0:
-            with contextlib.suppress(BrokenPipeError):  # it has ended by itself
+            try:
                 os.write(self._pipe, _READY)
+            except BrokenPipeError:  # it has ended by itself
+                self.left()
+
+    def left(self) -> None:
+        """The sockets are this process's own. Not before it has been seen that the predecessor leaves them: if this
+        process dies in between, that one goes on."""
+        GIVEN.keep()
         self.leave()
 
     def leave(self) -> None:
-        """It is not this process that will say so."""
+        """It is not this process that is told so."""
         pipe, self._pipe = self._pipe, -1
         if pipe >= 0:
             os.close(pipe)
@@ -128,6 +142,10 @@ class Successor:
         except BlockingIOError:
             return None
 
+    def is_alive(self) -> bool:
+        """It has not ended since it said so."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def give_up(self) -> str:
         """End it, if it has not ended. How it did, in words."""
         os.kill(self.pid, signal.SIGKILL)
@@ -176,7 +194,7 @@ class Succession:
             return None
         self.successor = None
         one.close()
-        if is_ready:
+        if is_ready and one.is_alive():
             self.is_over = True
             _LOG.info("upgrade in place: process %d has taken over", one.pid, extra=_UPGRADE)
             return one.pid

@@ -112,6 +112,7 @@ class Worker:
                 self._manager.ready()
                 if predecessor is not None:
                     predecessor.ready()
+                    self._hear_end_of(predecessor)
             await control.drain.begun()
             self._upgrading.end()
             if is_serving and not self._upgrading.is_over:  # else it is not the service that systemd knows
@@ -153,6 +154,18 @@ class Worker:
         await control.parts.stop()
         datapath.retire()
         await control.stop_telemetry()
+
+    @staticmethod
+    def _hear_end_of(predecessor: Predecessor) -> None:
+        loop = asyncio.get_running_loop()
+        file = predecessor.fileno()
+
+        def left() -> None:
+            loop.remove_reader(file)
+            predecessor.left()
+
+        if predecessor.is_there:
+            loop.add_reader(file, left)
 
     def _handle_signals(self) -> None:
         loop, control = asyncio.get_running_loop(), self.control

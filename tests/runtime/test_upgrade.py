@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from sidecar.runtime.upgrade import VARIABLE, Predecessor, Succession
 from sidecar.transport.given import GIVEN
 
 SAYS_SO = """
-import os, socket
+import os, signal, socket
 pipe, *files = map(int, os.environ["SIDECAR_PREDECESSOR"].split(","))
 [socket.socket(fileno=file).accept()[0].sendall(b"new") for file in files]
 os.write(pipe, b"ready")
+signal.pause()
 """
 
 
@@ -48,6 +50,7 @@ def test_the_successor_has_the_sockets_and_says_when_it_serves(monkeypatch: pyte
     assert look(succession) == pid
     assert succession.is_over
     assert not succession.begin([], 0.0), "somebody has taken over already"
+    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
@@ -122,11 +125,20 @@ def test_what_was_left_is_taken_over_and_let_go_when_all_serve() -> None:
         predecessor = Predecessor(environ)
         assert environ == {}
         assert GIVEN
+        (taken,) = GIVEN.take(Address(*left.getsockname()))
+        poll = select.poll()
+        poll.register(predecessor, 0)
         predecessor.ready()
-    assert not GIVEN
-    assert os.read(read, 100) == b"ready"
-    assert os.read(read, 100) == b"", "nobody holds the pipe any more"
-    os.close(read)
+        assert not GIVEN
+        assert os.read(read, 100) == b"ready"
+        assert poll.poll(0) == []
+        assert GIVEN.lends(taken), "it has not heard so yet, and may have to go on"
+        os.close(read)
+        assert poll.poll(0) == [(predecessor.fileno(), select.POLLERR)]
+        predecessor.left()
+        assert not predecessor.is_there
+        assert not GIVEN.lends(taken)
+        taken.close()
 
 
 def test_sockets_get_no_higher_numbers_from_one_upgrade_to_the_next() -> None:

@@ -109,7 +109,7 @@ async def pod(
         )
         seen = asyncio.ensure_future(meanwhile(probes, admin_port)) if meanwhile else None
         async with sidecar(file, probes, folder / "log", command) as running:
-            await running.logged('"process.started"', times=1 + workers)
+            await running.logged('"process.started"', times=1 + workers if workers > 1 else 1)
             yield Pod(running, file, inbound, admin_port, seen)
         assert running.process.returncode == end, running.log.read_text()
 

@@ -145,18 +145,27 @@ class Supervisor:
                 poll.register(child.lifeline.fileno(), select.POLLIN)
         if self._succession.successor is not None:
             poll.register(self._succession.successor.fileno(), select.POLLIN)
+        if self._predecessor.is_there:
+            poll.register(self._predecessor.fileno(), 0)
         for file, _ in poll.poll(self._patience(now)):
             if file == self._wake_in:
                 for number in os.read(self._wake_in, 64):
                     self._signalled(number)
             elif file in by_file:
                 self._hear(by_file[file])
+            elif file == self._predecessor.fileno():
+                self._predecessor.left()
+        self._look_at_successor()
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self._cut()
+
+    def _look_at_successor(self) -> None:
         pid = self._succession.look(time.monotonic())
         if pid is not None:
             self._manager.say_main(pid)
             self._end(is_urgent=True)
-        if self._ends_at is not None and time.monotonic() >= self._ends_at:
-            self._cut()
+        elif self._succession.successor is None and not self._succession.is_over:
+            self._inherited.crossing.leave(is_on=False)
 
     def _patience(self, now: float) -> int | None:
         """Milliseconds until the next thing that nobody will tell of."""
@@ -401,7 +410,8 @@ class Supervisor:
         if self._may_upgrade():
             sockets = self._inherited.sockets
             own = [each.fileno() for one in sockets.identities() for each in sockets.all_of(one)]
-            self._succession.begin([*own, *files], time.monotonic())
+            if self._succession.begin([*own, *files], time.monotonic()):
+                self._inherited.crossing.leave(is_on=True)
 
     # The end
 
@@ -427,7 +437,7 @@ class Supervisor:
             # Before it is ready, and once it was replaced, it is not the service that systemd knows.
             if self._is_ready and not self._succession.is_over:
                 self._manager.stopping()
-            self._succession.end()
+            self._end_successor()
             self._draining_since = time.monotonic()
             self._ends_at = self._draining_since + self._drain_seconds + GRACE_SECONDS
             _LOG.info("all finish what is under way", extra=kind("process.draining", signal=self._signal))
@@ -435,6 +445,11 @@ class Supervisor:
             child.due = None
             self._tell(child, Drain(is_urgent, self._signal, self._succession.is_over))
         self._may_end_control()
+
+    def _end_successor(self) -> None:
+        if self._succession.successor is not None:
+            self._succession.end()
+            self._inherited.crossing.leave(is_on=False)
 
     def _may_end_control(self) -> None:
         if not any(worker.pid for worker in self._workers()):

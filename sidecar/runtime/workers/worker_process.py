@@ -216,15 +216,21 @@ class WorkerProcess:
                 self._binder.keep(identities)
             case Drain(is_urgent, by, is_replaced):
                 if is_replaced:
-                    self._binder.hand_on()
-                    self.datapath.hand_on()
+                    self._hand_on()
                     self.control.drain.replaced()
                 self.control.drain.ordered(is_urgent=is_urgent, by=by)
                 self._hands.listeners_changed()
 
     def _abandoned(self) -> None:
         """Nobody would start a worker again, or end this one."""
+        if self.inherited.crossing.is_left:
+            self._hand_on()
         self.control.drain.ordered(is_urgent=True)
+
+    def _hand_on(self) -> None:
+        """Another process takes who connects, from these very sockets."""
+        self._binder.hand_on()
+        self.datapath.hand_on()
 
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

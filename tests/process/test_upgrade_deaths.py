@@ -1,0 +1,115 @@
+"""An upgrade in place in which somebody dies, hangs or is told to end: there is always one who serves, or nobody is
+left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.process.test_upgrade import ended
+from tests.support.process import http_get
+from tests.support.workers import Pod, pod
+
+pytestmark = pytest.mark.process
+
+CALLS = 24
+"""New connections: that the kernel gives none of them to one of two sockets happens once in 2^23 times."""
+
+
+@dataclass
+class Stage:
+    """A sidecar with a successor under way that waits where the test wants."""
+
+    pod: Pod
+    folder: Path
+    workers: int
+    successor: int = 0
+
+    def hold(self, name: str) -> None:
+        (self.folder / name).touch()
+
+    def let_go(self, name: str) -> None:
+        (self.folder / name).unlink()
+
+    async def upgrade(self, *, times: int = 1) -> None:
+        """Until a successor has been started."""
+        os.kill(self.pod.running.process.pid, signal.SIGUSR2)
+        text = await self.pod.running.logged("is to take over", times=times)
+        self.successor = int(re.findall(r"process (\d+) is to take over", text)[-1])
+
+    async def until_started(self) -> None:
+        """The successor has its listeners, and its workers if it has any."""
+        await self.pod.running.logged('"process.started"', times=2 * self.processes)
+
+    @property
+    def processes(self) -> int:
+        """That say that they have started."""
+        return self.workers + 1 if self.workers > 1 else 1
+
+    async def until_said(self) -> None:
+        while not (self.folder / "has_said").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async def all_served(self) -> None:
+        for _ in range(CALLS):
+            assert (await http_get(self.pod.inbound, "/"))[0] == 200
+        assert (await self.pod.running.get("/readyz"))[0] == 200
+
+
+@asynccontextmanager
+async def stage(folder: Path, workers: int, *, end: int = 0) -> AsyncIterator[Stage]:
+    command = ("-m", "tests.process.late_successor")
+    async with pod(folder, workers=workers, end=end, command=command) as one:
+        try:
+            yield (this := Stage(one, folder, workers))
+        finally:
+            for name in ("hold_start", "hold_ready"):
+                (folder / name).unlink(missing_ok=True)
+        if one.running.process.returncode is not None and this.successor:
+            os.kill(this.successor, signal.SIGTERM)
+            await ended(this.successor)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_one_that_dies_right_after_it_said_that_it_serves_takes_nothing_over(
+    tmp_path: Path, workers: int
+) -> None:
+    async with stage(tmp_path, workers) as one:
+        one.hold("hold_ready")
+        await one.upgrade()
+        await one.until_started()
+        old = one.pod.running.process
+        old.send_signal(signal.SIGSTOP)  # it hears of neither before both have happened
+        one.let_go("hold_ready")
+        await one.until_said()
+        os.kill(one.successor, signal.SIGKILL)
+        await ended(one.successor)
+        if workers > 1:
+            await one.pod.running.logged('"process.ended"', times=one.processes)
+        old.send_signal(signal.SIGCONT)
+        await one.pod.running.logged("the new process did not serve (SIGKILL)")
+        await one.all_served()
+        one.successor = 0
+
+
+async def test_a_successor_serves_though_the_supervisor_that_started_it_was_killed(tmp_path: Path) -> None:
+    """Whose workers end with it, and without their sockets, which are the successor's too."""
+    async with stage(tmp_path, 2, end=-signal.SIGKILL) as one:
+        one.hold("hold_ready")
+        await one.upgrade()
+        await one.until_started()
+        one.pod.running.process.kill()
+        await one.pod.running.ended()
+        await one.pod.running.logged('"process.ended"', times=one.processes)
+        await one.all_served()
+        one.let_go("hold_ready")
+        await one.until_said()
+        await one.all_served()
