@@ -45,7 +45,7 @@ from sidecar.runtime.health import CAPACITY as HEALTH_CAPACITY
 from sidecar.runtime.health import HealthChecking
 from sidecar.runtime.memory_watch import MemoryWatch, budget_bytes, most_routes
 from sidecar.runtime.parts import Served, every_second, keeping_alive
-from sidecar.runtime.reload import Active, Install, Outcome, Reloading, Request, Watching
+from sidecar.runtime.reload import Active, Install, Outcome, Reloading, Request, Watching, already_set
 from sidecar.runtime.report import report_failover, report_fleet, report_overload, report_reload
 from sidecar.telemetry.log_lines import Level
 from sidecar.upstream.app_probe import ENVIRONMENT as APP_PROBES
@@ -76,6 +76,8 @@ class Control:
         only one."""
         datapath, rooms, limits = foundation.datapath, foundation.rooms, ground.limits
         self.path = path
+        self.may_reload = already_set()
+        """See `settle`."""
         self.events = foundation.events
         self.is_overseen = False
         """Another process checks the health of endpoints, and keeps what came of routes of late, for this one too."""
@@ -197,11 +199,17 @@ class Control:
         self.parts.start("probes")
 
     async def settle(self) -> None:
-        """Take what stands in the file now. Comes before another process is started with it and with all sockets that
-        listen: an address that is new would be bound here a moment later, and could not be had there."""
+        """Take what stands in the file now, and nothing more until `go_on`. Comes before another process is started
+        with it and with all sockets that listen: an address that is new would be bound here a moment later, and could
+        not be had there."""
         # There may be no file, or no time: then nothing is bound here.
         with contextlib.suppress(RuntimeError, Ending):
             await self.reload("signal")
+        self.may_reload.clear()
+
+    def go_on(self) -> None:
+        """No other process takes over: what has come into the file meanwhile is for this one."""
+        self.may_reload.set()
 
     def listening(self) -> list[socket.socket]:
         """What probes and admin API listen on."""
@@ -291,7 +299,7 @@ class Control:
     def _add_reloading(self, path: str, environ: Mapping[str, str]) -> None:
         clock = self._datapath.service.clock
         most = most_routes(self._container)
-        reloading = Reloading(self.active, path, environ, clock, self._reloaded, most)
+        reloading = Reloading(self.active, path, environ, clock, self._reloaded, most, self.may_reload)
         reload = self.parts.add(Part("reload", reloading.run))
         self.parts.add(Part("watch", Watching(self.active, path, clock, reload.tell).run))
 

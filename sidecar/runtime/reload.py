@@ -75,6 +75,13 @@ class Request:
             self.reply.set_exception(error)
 
 
+def already_set() -> asyncio.Event:
+    """An event that nobody has to wait for."""
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 class Warm:
     """A change is coming: have the loading process ready."""
 
@@ -173,6 +180,9 @@ class Reloading:
     """Told of each reload that is final."""
     most_routes: int | None = None
     """A configuration with more is refused."""
+    may_begin: asyncio.Event = field(default_factory=already_set)
+    """Not while another process is being started with what stands in the file: what is new there is for that one to
+    bind. Who asks meanwhile waits."""
     _loader: Loader = field(default_factory=Loader)
 
     async def run(self, mailbox: Mailbox[Request | Warm]) -> None:
@@ -211,6 +221,7 @@ class Reloading:
 
     async def reload(self, request: Request) -> Outcome:
         """Load and, if it is good and new, install."""
+        await self.may_begin.wait()
         active, started = self.active, self.clock()
         try:
             snapshot = await self._loader.load(self.path, self.environ)

@@ -13,11 +13,20 @@ from sidecar.runtime.upgrade import Succession
 class Upgrading:
     """Owned by the event loop."""
 
-    def __init__(self, on_replaced: Callable[[int], None], hindrance: str = "") -> None:
-        """`on_replaced` is told the process that serves in this one's place. `hindrance`: as of `Succession`."""
+    def __init__(
+        self, on_replaced: Callable[[int], None], on_kept: Callable[[], None], hindrance: str = ""
+    ) -> None:
+        """`on_replaced` is told the process that serves in this one's place, `on_kept` is called where nothing came
+        of it. `hindrance`: as of `Succession`."""
         self._on_replaced = on_replaced
+        self._on_kept = on_kept
         self._succession = Succession(hindrance)
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """A successor has been started, and has not said yet whether it serves."""
+        return self._succession.successor is not None
 
     @property
     def is_over(self) -> bool:
@@ -32,6 +41,8 @@ class Upgrading:
             assert one is not None
             loop.add_reader(one.fileno(), self._look, -inf)
             self._timer = loop.call_at(one.due, self._look, inf)
+        else:
+            self._on_kept()
 
     def end(self) -> None:
         """This process ends: so does who was to take over."""
@@ -44,6 +55,8 @@ class Upgrading:
         pid = self._succession.look(now)
         if pid is not None:
             self._on_replaced(pid)
+        else:
+            self._on_kept()
 
     def _let_go(self) -> None:
         if self._succession.successor is not None:

@@ -66,7 +66,7 @@ class Worker:
         )
         self._manager = ServiceManager(environ)
         self._activated = activated or Activated()
-        self._upgrading = Upgrading(self._replaced, self._activated.hindrance)
+        self._upgrading = Upgrading(self._replaced, self._kept, self._activated.hindrance)
         self._handing_on: asyncio.Task[None] | None = None
         lists = endpoint_sources(environ, self._addresses_changed)
         foundation = lay(ground, snapshot, self.sources, lists, self._activated.bind, joined)
@@ -181,12 +181,16 @@ class Worker:
             self._handing_on = asyncio.get_running_loop().create_task(self._start_successor())
 
     def _may_upgrade(self) -> bool:
-        return self.datapath.is_serving and not self.control.drain.has_begun
+        is_serving = self.datapath.is_serving and not self.control.drain.has_begun
+        return is_serving and not self._upgrading.is_under_way and not self._upgrading.is_over
 
     async def _start_successor(self) -> None:
         await self.control.settle()
         if self._may_upgrade():
             self._upgrading.begin([*self.datapath.listeners.listening(), *self.control.listening()])
+
+    def _kept(self) -> None:
+        self.control.go_on()
 
     def _replaced(self, pid: int) -> None:
         self._manager.say_main(pid)

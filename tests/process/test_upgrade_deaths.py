@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.process.test_upgrade import ended
+from tests.support.edits import rename_over
+from tests.support.ports import free_ports
 from tests.support.process import http_get
 from tests.support.workers import Pod, pod
 
@@ -48,6 +50,14 @@ class Stage:
     async def until_started(self) -> None:
         """The successor has its listeners, and its workers if it has any."""
         await self.pod.running.logged('"process.started"', times=2 * self.processes)
+
+    def add_listener(self) -> int:
+        """Of a new one in the file, of which the old process is told: its port."""
+        (port,) = free_ports(1)
+        other = f'listeners: {{other: {{address: "127.0.0.1:{port}", direction: inbound}}, '
+        rename_over(self.pod.file, self.pod.file.read_text().replace("listeners: {", other))
+        os.kill(self.pod.running.process.pid, signal.SIGHUP)
+        return port
 
     @property
     def processes(self) -> int:
@@ -112,4 +122,42 @@ async def test_a_successor_serves_though_the_supervisor_that_started_it_was_kill
         await one.all_served()
         one.let_go("hold_ready")
         await one.until_said()
+        await one.all_served()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_listener_that_is_new_in_the_file_during_an_upgrade_is_left_to_the_successor(
+    tmp_path: Path, workers: int
+) -> None:
+    """Whichever of the two reads the file first."""
+    async with stage(tmp_path, workers) as one:
+        one.hold("hold_start")
+        await one.upgrade()
+        port = one.add_listener()
+        os.kill(one.pod.running.process.pid, signal.SIGUSR2)  # which changes nothing
+        one.let_go("hold_start")
+        assert await one.pod.running.ended() == 0
+        await one.all_served()
+        assert (await http_get(port, "/"))[0] in (200, 404)
+        assert one.pod.running.log.read_text().count("is to take over") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_is_new_in_the_file_during_an_upgrade_is_taken_when_nothing_has_come_of_that(
+    tmp_path: Path, workers: int
+) -> None:
+    async with stage(tmp_path, workers) as one:
+        one.hold("hold_start")
+        await one.upgrade()
+        port = one.add_listener()
+        os.kill(one.successor, signal.SIGKILL)
+        await one.pod.running.logged("did not serve")
+        await one.pod.running.logged("listener other added")
+        await one.all_served()
+        assert (await http_get(port, "/"))[0] in (200, 404)
+        one.hold("hold_ready")
+        one.let_go("hold_start")
+        await one.upgrade(times=2)
+        one.let_go("hold_ready")
+        assert await one.pod.running.ended() == 0
         await one.all_served()

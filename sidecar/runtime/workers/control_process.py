@@ -39,6 +39,7 @@ from sidecar.runtime.workers.orders import (
     Died,
     Drain,
     End,
+    GoOn,
     HandOver,
     KeepSockets,
     Kill,
@@ -98,6 +99,8 @@ class ControlProcess:
         self._has_served = inherited.has_served
         """All have served once, of this control process or of one before it."""
         self._all_serve = asyncio.Event()
+        self._is_handing_over = False
+        """Another process is about to be started, or has been and has not said yet whether it serves."""
         self._is_replaced = False
         """Another process serves in this pod's place."""
         self._is_over = asyncio.Event()
@@ -213,8 +216,14 @@ class ControlProcess:
                 self.control.reload_for_signal()
             case Died():
                 self._died(order)
-            case HandOver():
+            case HandOver() if not self._is_handing_over:
+                self._is_handing_over = True
                 self._begin(self._hand_over())
+            case HandOver():
+                pass  # one at a time
+            case GoOn():
+                self._is_handing_over = False
+                self.control.go_on()
             case Drain(is_urgent, by, is_replaced):
                 if is_replaced:
                     self._is_replaced = True

@@ -66,6 +66,11 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True)
+class GoOn:
+    """For control, after `HandOver`: nobody takes over."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reload:
     """SIGHUP, for control."""
 
@@ -158,6 +163,7 @@ Order = (
     | KeepSockets
     | Drain
     | HandOver
+    | GoOn
     | Reload
     | End
     | Died

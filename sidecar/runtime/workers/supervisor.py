@@ -33,6 +33,7 @@ from sidecar.runtime.workers.orders import (
     Died,
     Drain,
     End,
+    GoOn,
     HandOver,
     KeepSockets,
     Kill,
@@ -160,12 +161,14 @@ class Supervisor:
             self._cut()
 
     def _look_at_successor(self) -> None:
+        was_awaited = self._succession.successor is not None
         pid = self._succession.look(time.monotonic())
         if pid is not None:
             self._manager.say_main(pid)
             self._end(is_urgent=True)
-        elif self._succession.successor is None and not self._succession.is_over:
+        elif was_awaited and self._succession.successor is None:
             self._inherited.crossing.leave(is_on=False)
+            self._tell(self._children[CONTROL], GoOn())
 
     def _patience(self, now: float) -> int | None:
         """Milliseconds until the next thing that nobody will tell of."""
@@ -412,6 +415,8 @@ class Supervisor:
             own = [each.fileno() for one in sockets.identities() for each in sockets.all_of(one)]
             if self._succession.begin([*own, *files], time.monotonic()):
                 self._inherited.crossing.leave(is_on=True)
+            elif self._succession.successor is None:
+                self._tell(self._children[CONTROL], GoOn())
 
     # The end
 
