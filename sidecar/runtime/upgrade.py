@@ -153,6 +153,13 @@ class Successor:
         code = os.waitstatus_to_exitcode(status)
         return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
+    def has_ended(self) -> bool:
+        """Whether it has, once it was told to; then its number may be another process's."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            return True
+
     def close(self) -> None:
         """Hear no more of it."""
         os.close(self._heard)
@@ -166,6 +173,8 @@ class Succession:
         self._hindrance = hindrance
         self.successor: Successor | None = None
         """Who has not said yet whether he serves."""
+        self._ending: Successor | None = None
+        """Who was told to end with this process."""
         self.is_over = False
         """Another process serves in this one's place."""
 
@@ -205,8 +214,23 @@ class Succession:
         return None
 
     def end(self) -> None:
-        """This process was told to end: so is who was to take over."""
+        """This process was told to end: so is who was to take over. `has_ended` is to be asked then."""
         one, self.successor = self.successor, None
         if one is not None:
             os.kill(one.pid, signal.SIGTERM)
             one.close()
+            self._ending = one
+
+    def has_ended(self) -> bool:
+        """Nobody is left of those who were told to end: a process that hangs would keep the sockets open, with nobody
+        who accepts, and nobody who ends it."""
+        if self._ending is not None and self._ending.has_ended():
+            self._ending = None
+        return self._ending is None
+
+    def kill(self) -> None:
+        """End whoever was told so and has not ended. `has_ended` is to be asked again."""
+        if not self.has_ended():
+            assert self._ending is not None
+            _LOG.error("process %d did not end: killed", self._ending.pid, extra=_UPGRADE)
+            os.kill(self._ending.pid, signal.SIGKILL)

@@ -6,8 +6,14 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable
 from math import inf
+from typing import Final
 
 from sidecar.runtime.upgrade import Succession
+
+GRACE_SECONDS: Final = 10.0
+"""Beyond the drain of this process, its successor has so long to end."""
+LOOK_SECONDS: Final = 0.02
+"""Between two looks whether it has."""
 
 
 class Upgrading:
@@ -48,6 +54,16 @@ class Upgrading:
         """This process ends: so does who was to take over."""
         self._let_go()
         self._succession.end()
+
+    async def ended(self) -> None:
+        """Wait for who was told to end with this process, and does the same as it: no longer than a while."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GRACE_SECONDS
+        while not self._succession.has_ended():
+            if loop.time() >= until:
+                self._succession.kill()
+                until = inf
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _look(self, now: float) -> None:
         """It has spoken, or will not, or (`now` is infinite) its time is over."""

@@ -121,6 +121,7 @@ class Worker:
             await control.drain.wait()
         finally:
             await self.stop()
+            await self._upgrading.ended()
             self._manager.close()
         if control.parts.failure is not None:
             raise control.parts.failure

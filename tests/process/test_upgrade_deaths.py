@@ -75,9 +75,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, workers: int, *, end: int = 0) -> AsyncIterator[Stage]:
+async def stage(folder: Path, workers: int, *, end: int = 0, top: str = "") -> AsyncIterator[Stage]:
     command = ("-m", "tests.process.late_successor")
-    async with pod(folder, workers=workers, end=end, command=command) as one:
+    async with pod(folder, workers=workers, end=end, top=top, command=command) as one:
         try:
             yield (this := Stage(one, folder, workers))
         finally:
@@ -161,3 +161,23 @@ async def test_what_is_new_in_the_file_during_an_upgrade_is_taken_when_nothing_h
         one.let_go("hold_ready")
         assert await one.pod.running.ended() == 0
         await one.all_served()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nobody_is_left_when_a_process_is_told_to_end_whose_successor_hangs(
+    tmp_path: Path, workers: int
+) -> None:
+    async with stage(tmp_path, workers, top="drain_timeout: 1s") as one:
+        one.hold("hold_ready")
+        await one.upgrade()
+        await one.until_started()
+        os.kill(one.successor, signal.SIGSTOP)
+        one.pod.running.process.send_signal(signal.SIGTERM)
+        assert await one.pod.running.ended() == 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(one.successor, 0)
+        one.successor = 0
+        own = one.processes + (workers > 1)  # its supervisor
+        await one.pod.running.logged('"process.ended"', times=own + (one.processes if workers > 1 else 0))
+        with pytest.raises(ConnectionError):
+            await http_get(one.pod.inbound, "/")

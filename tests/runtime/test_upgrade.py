@@ -91,6 +91,31 @@ def test_the_end_of_this_process_is_the_end_of_its_successor(monkeypatch: pytest
     assert succession.look(inf) is None
 
 
+def test_one_that_does_not_end_with_this_process_is_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deaf = """
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.write(int(os.environ["SIDECAR_PREDECESSOR"]), b"deaf")
+while True:
+    signal.pause()
+"""
+    runs(monkeypatch, deaf)
+    succession = Succession()
+    assert succession.begin([], 0.0)
+    assert succession.successor is not None
+    pid = succession.successor.pid
+    select.select([succession.successor], [], [], 60)
+    succession.end()
+    assert not succession.has_ended()
+    succession.kill()
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert succession.has_ended()
+    assert f"process {pid} did not end: killed" in caplog.text
+    succession.kill()
+
+
 def test_process_1_of_a_container_goes_on_and_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -133,7 +133,8 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         """Nobody is left, and nobody is to come."""
-        return self._ends_at is not None and not any(child.pid for child in self._children.values())
+        is_alone = not any(child.pid for child in self._children.values())
+        return self._ends_at is not None and is_alone and self._succession.has_ended()
 
     def _wait(self, now: float) -> None:
         """Until something happens or somebody is due."""
@@ -462,6 +463,7 @@ class Supervisor:
 
     def _cut(self) -> None:
         self._ends_at = time.monotonic() + GRACE_SECONDS
+        self._succession.kill()
         for child in self._children.values():
             child.kill("it had to end")
 
