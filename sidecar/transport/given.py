@@ -43,11 +43,19 @@ class Given:
             self._borrowed = mmap.mmap(-1, 1)
         self._borrowed[0] = 1
         for file in files:
-            one = socket.socket(fileno=file)
-            one.setblocking(False)
+            self._add(file)
             self._inodes.add(os.fstat(file).st_ino)
-            kernel.receive_freely(one)
-            self._by.setdefault(address_of(one), []).append(one)
+
+    def _add(self, file: int) -> None:
+        one = socket.socket(fileno=file)
+        one.setblocking(False)
+        kernel.receive_freely(one)
+        self._by.setdefault(address_of(one), []).append(one)
+
+    def take_back(self, files: Iterable[int]) -> None:
+        """These were ours before, and of one that has died: another process has them too by now."""
+        for file in files:
+            self._add(file)
 
     def lends(self, one: socket.socket) -> bool:
         """Whether whoever has left it serves as well, and goes on if this process ends before it is ready: nothing

@@ -181,3 +181,27 @@ async def test_nobody_is_left_when_a_process_is_told_to_end_whose_successor_hang
         await one.pod.running.logged('"process.ended"', times=own + (one.processes if workers > 1 else 0))
         with pytest.raises(ConnectionError):
             await http_get(one.pod.inbound, "/")
+
+
+async def test_control_that_dies_during_an_upgrade_is_replaced_though_the_successor_has_its_sockets(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, 2) as one:
+        control = one.pod.pids()["control"]
+        one.hold("hold_start")
+        await one.upgrade()
+        os.kill(control, signal.SIGKILL)
+        text = await one.pod.running.logged('"process.started"', times=one.processes + 1)
+        assert "it is in use" not in text
+        await one.all_served()
+        one.add_listener()
+        os.kill(one.pod.pids()["1"], signal.SIGKILL)  # who comes in its place has been forked meanwhile
+        await one.pod.running.logged('"process.started"', times=one.processes + 2)
+        os.kill(one.successor, signal.SIGKILL)
+        assert "listener other added" not in one.pod.running.log.read_text(), "it may be for the successor"
+        await one.pod.running.logged("listener other added")
+        os.kill(one.pod.pids()["control"], signal.SIGKILL)
+        text = await one.pod.running.logged('"process.started"', times=one.processes + 3)
+        assert "it is in use" not in text
+        await one.all_served()
+        one.successor = 0

@@ -99,7 +99,7 @@ class ControlProcess:
         self._has_served = inherited.has_served
         """All have served once, of this control process or of one before it."""
         self._all_serve = asyncio.Event()
-        self._is_handing_over = False
+        self._is_handing_over = bool(inherited.left_by_control)
         """Another process is about to be started, or has been and has not said yet whether it serves."""
         self._is_replaced = False
         """Another process serves in this pod's place."""
@@ -109,6 +109,8 @@ class ControlProcess:
 
     def _compose(self) -> None:
         control, hub = self.control, self.hub
+        if self._is_handing_over:
+            control.may_reload.clear()
         control.parts.add(hub.part)
         self._spreading = control.parts.add(Part("spread", self._spread.run))
         control.parts.add(Part("workers", every_second(self._look)))
@@ -170,10 +172,10 @@ class ControlProcess:
         await datapath.listen(control.snapshot)
         self._dealer.listeners_changed()
         self._count_serving()
-        if GIVEN:  # who is there still answers, and says that it is ready
-            await self._until_all_serve(None)
-        elif self._has_served:
+        if self._has_served:
             await self._until_all_serve(KNOWN_SECONDS)
+        elif GIVEN:  # who is there still answers, and says that it is ready
+            await self._until_all_serve(None)
         await control.start_servers()
         GIVEN.close()
         control.start_reloading()

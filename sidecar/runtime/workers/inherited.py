@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
 
 from sidecar.config.process.pickles import LENGTH_BYTES, Unpacking, frame, pack
@@ -36,6 +36,8 @@ class Inherited:
 
     remembered: int | None = None
     """A file in memory that one control process leaves to the next."""
+    _left: tuple[int, ...] = ()
+    """See `left_by_control`."""
     has_served: bool = False
     """All have come once: who is started now comes in the place of another one."""
     log_level: str | None = None
@@ -63,6 +65,18 @@ class Inherited:
         if self.remembered is not None:
             os.close(self.remembered)
         self.remembered = file
+
+    @property
+    def left_by_control(self) -> tuple[int, ...]:
+        """What control listens on, while another program has that too: a control process that comes meanwhile could
+        not bind it."""
+        return self._left
+
+    def keep_of_control(self, files: Sequence[int]) -> None:
+        """These are what it listens on; they stay the caller's. None: nobody else has them."""
+        for file in self._left:
+            os.close(file)
+        self._left = tuple(os.dup(file) for file in files)
 
     def latest(self) -> Snapshot:
         """The one in use as its file has it, with what waits for the next start."""

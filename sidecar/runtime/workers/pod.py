@@ -67,8 +67,11 @@ def serve(
         environ = os.environ
         environ[WORKER] = "control" if number == CONTROL else str(number)
         predecessor.leave()
-        if number != CONTROL:
+        if number == CONTROL:
+            GIVEN.take_back(inherited.left_by_control)
+        else:
             GIVEN.close()
+            inherited.keep_of_control(())
         # Made here: what it draws by is no other process's.
         ground = Ground(environ, limits, container, secret=inherited.secret, log_level=inherited.log_level)
 

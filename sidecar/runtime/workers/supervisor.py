@@ -169,6 +169,7 @@ class Supervisor:
             self._end(is_urgent=True)
         elif was_awaited and self._succession.successor is None:
             self._inherited.crossing.leave(is_on=False)
+            self._inherited.keep_of_control(())
             self._tell(self._children[CONTROL], GoOn())
 
     def _patience(self, now: float) -> int | None:
@@ -416,6 +417,7 @@ class Supervisor:
             own = [each.fileno() for one in sockets.identities() for each in sockets.all_of(one)]
             if self._succession.begin([*own, *files], time.monotonic()):
                 self._inherited.crossing.leave(is_on=True)
+                self._inherited.keep_of_control(files)
             elif self._succession.successor is None:
                 self._tell(self._children[CONTROL], GoOn())
 
