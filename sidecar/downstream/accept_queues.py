@@ -7,6 +7,7 @@ Accepts by hand, since no more may be taken from the kernel's queue than can be 
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from enum import Enum
@@ -210,6 +211,11 @@ class AcceptQueues:
             except BlockingIOError:
                 return
             except OSError as error:
+                if (
+                    error.errno == errno.EINVAL
+                ):  # another process has ended it: it would wake the loop for ever
+                    self.remove(queue)
+                    return
                 if not is_own_lack(error):
                     return  # the client was gone again
                 if self._connected.gives_file():

@@ -33,7 +33,10 @@ from sidecar.core.source_totals import remains, summed
 from sidecar.core.sources import AdaptiveNumbers, BreakerReading, Sources, UpstreamNumbers
 from sidecar.core.totals import states_of
 from sidecar.core.transition import State
+from sidecar.downstream.accept_queues import AcceptQueues
+from sidecar.downstream.connected import Connected
 from sidecar.downstream.listener import ListenerSocket
+from sidecar.forwarding.service import Service
 from sidecar.runtime import file_limits
 from sidecar.runtime.crossing import Crossing
 from sidecar.runtime.datapath import Next
@@ -55,7 +58,7 @@ from sidecar.runtime.workers.pod_readings import PodReadings, in_pieces
 from sidecar.runtime.workers.sockets import MOST_ADDRESSES, SharedSockets, identity
 from sidecar.runtime.workers.told_events import ToldEvents
 from sidecar.runtime.workers.worker_process import WorkerProcess
-from sidecar.transport.bind import BACKLOG
+from sidecar.transport.bind import BACKLOG, Bound
 from sidecar.transport.handed import receive
 from sidecar.transport.last_accepts import last_accepts, listen_again
 from tests.telemetry.fakes import FakeExchange, count_ended
@@ -436,6 +439,34 @@ async def test_the_last_events_of_a_worker_are_passed_on_without_a_pause() -> No
     told.pass_on_all()
     passed = [number for kind, (rows, _) in heard.told if kind == kinds.EVENTS for _, number in rows]
     assert passed == list(range(1, 301))
+
+
+class Roomy:
+    """In the place of who decides how many are let in."""
+
+    def has_room(self) -> bool:
+        return True
+
+
+async def test_a_socket_that_another_process_has_ended_wakes_the_loop_no_more() -> None:
+    """It would for ever: poll(2) reports POLLHUP of it, and nothing can be accepted."""
+    loop, taken = asyncio.get_running_loop(), list[socket.socket]()
+    visitors = SimpleNamespace(is_short_of_files=False, keep_files=lambda: None)
+    service = cast(Service, SimpleNamespace(loop=loop, beside=SimpleNamespace(visitors=visitors)))
+    queues = AcceptQueues(cast(Connected, Roomy()), service)
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        for each in (one, other):
+            each.setblocking(False)
+        queues.bound = Bound.of(one)
+        queues.start(taken.append)
+        queues.add(other)
+        one.shutdown(socket.SHUT_RDWR)
+        await until(lambda: queues.in_kernel() == [other])
+        with socket.create_connection(other.getsockname()):
+            await until(lambda: len(taken) == 1)
+        assert not loop.remove_reader(one.fileno())
+        assert loop.remove_reader(other.fileno())
+    taken[0].close()
 
 
 async def test_a_worker_prepares_one_snapshot_after_the_other() -> None:
