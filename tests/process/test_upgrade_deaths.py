@@ -205,3 +205,27 @@ async def test_control_that_dies_during_an_upgrade_is_replaced_though_the_succes
         assert "it is in use" not in text
         await one.all_served()
         one.successor = 0
+
+
+@pytest.mark.parametrize("serves", [True, False], ids=["serves", "dies"])
+async def test_a_pod_that_has_failed_leaves_its_successor_the_time_to_serve(
+    tmp_path: Path, serves: bool
+) -> None:
+    """Which may be the version that does not fail."""
+    async with stage(tmp_path, 2, end=0 if serves else 1) as one:
+        one.hold("hold_start")
+        await one.upgrade()
+        for death in range(6):
+            await one.pod.running.logged('"worker":"2","message":"started', times=death + 1)
+            os.kill(one.pod.pids()["2"], signal.SIGKILL)
+        await one.pod.running.logged("worker 2 died 6 times within 60 s")
+        await one.all_served()
+        if serves:
+            one.let_go("hold_start")
+        else:
+            os.kill(one.successor, signal.SIGKILL)
+        assert await one.pod.running.ended() == (0 if serves else 1)
+        if serves:
+            await one.all_served()
+        else:
+            one.successor = 0

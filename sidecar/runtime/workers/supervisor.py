@@ -84,6 +84,8 @@ class Supervisor:
         self._adopters: dict[int, int] = {}
         """Who takes for whom."""
         self._failure = ""
+        self._put_off = ""
+        """The failure that ends it if its successor does not serve."""
         self._signal: str | None = None
         """The name of the last one that asked for the end."""
         self._is_ready = False
@@ -171,6 +173,8 @@ class Supervisor:
             self._inherited.crossing.leave(is_on=False)
             self._inherited.keep_of_control(())
             self._tell(self._children[CONTROL], GoOn())
+            if self._put_off:
+                self._fail(self._put_off)
 
     def _patience(self, now: float) -> int | None:
         """Milliseconds until the next thing that nobody will tell of."""
@@ -277,6 +281,11 @@ class Supervisor:
             self._tell(control, Died(child.name, child.number, pid, told, child.lives))
 
     def _fail(self, why: str) -> None:
+        """End all. While a successor is awaited, what is left of the pod goes on: it may be what mends this."""
+        if self._succession.successor is not None:
+            _LOG.error("%s; who is to take over has time to", why, extra=kind("process.upgrade"))
+            self._put_off = why
+            return
         _LOG.critical("%s", why, extra=kind("process.failed"))
         self._failure = why
         self._end(is_urgent=True)
