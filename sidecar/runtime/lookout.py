@@ -16,9 +16,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
+
+from sidecar.core.dataclass import dataclass
 
 CALM_AFTER_SECONDS = 60.0
 """What has not changed for so long is hardly about to: who edits a file looks at what comes of it, and goes on."""

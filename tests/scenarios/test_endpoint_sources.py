@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -89,6 +90,9 @@ routes: [{{name: app, upstream: app}}]
     async with raw_upstream() as app, running(routes) as worker:
         assert await ask(port(worker)) == 502
         replace(file, f'endpoints: ["127.0.0.1:{app.port}"]\n')
-        await worker.assembly.resolved(worker.assembly.clusters.values(), 10.0)
+        (cluster,) = worker.assembly.clusters.values()
+        while not cluster.pools:
+            await asyncio.to_thread(time.sleep, 0.005)  # real time for the thread that looks,
+            await asyncio.sleep(0.02)  # and virtual time for what it finds to settle
         assert await ask(port(worker)) == 200
         assert len(app.requests) == 1
