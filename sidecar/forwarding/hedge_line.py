@@ -91,6 +91,7 @@ class HedgeLine:
     def _arm(self, tick: int, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._sweep.wake(now)  # it looks whether the loop is held, and knows nothing of those that wait here
         self._timer_tick = float(tick)
         self._timer = self._loop.call_later(
             max(tick / TICKS_PER_SECOND - now, LEAST_WAIT_SECONDS), self._look

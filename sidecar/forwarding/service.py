@@ -178,6 +178,14 @@ class Service:
     def __post_init__(self) -> None:
         self.shut = Shut()
         self.beside = Beside(self.loop, self.clock, self.sweep, self.turns)
+        self.sweep.others_wait = self._awaits_answer
+
+    def _awaits_answer(self) -> bool:
+        """Whether a request is without an answer. From when on that counts against its upstream depends on how fast
+        others were answered, and may be long before any deadline: so it must be known if the loop was held."""
+        return any(
+            not one.status and (not one.attempts or not one.attempts[-1].status) for one in self.exchanges
+        )
 
     def transitioned(self, transition: Transition) -> None:
         """A breaker has changed its state: the one way to say so, from wherever it was done."""

@@ -4,9 +4,10 @@ An exchange lies in the bucket of its due tick; the sweep empties the buckets up
 due and gives the rest, which falls due before the next sweep, timers of their own, so that no deadline is late by
 more than the timer's millisecond. Owned by the event loop. Nothing runs while there is nothing to sweep.
 
-While nobody comes, it rests: it looks again when a twentieth of the time has passed that is left until the first one
-may be due. So a pod that waits with a few idle connections is woken once or twice a second instead of forty times,
-and a loop that was stopped meanwhile is still known to have been, to a twentieth of what any deadline had left.
+While nobody comes, no request is without an answer and nobody has a timer of his own, it rests: it looks again when a
+twentieth of the time has passed that is left until the first one may be due. So a pod that waits with a few idle
+connections is woken once or twice a second instead of forty times, and a loop that was stopped meanwhile is still
+known to have been, to a twentieth of what any deadline had left.
 
 Those that fall due together expire a few in a turn (`transport/turns.py`): each may end a request.
 
@@ -20,7 +21,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from heapq import heapify, heappop, heappush
-from math import floor
+from math import floor, inf
 from typing import Final, Protocol
 
 from sidecar.transport.pace import Pace, after_poll
@@ -55,6 +56,10 @@ class Expiring(Protocol):
         """`expire` has raised: a mistake of ours, which must end this one and nothing else."""
 
 
+def _nobody() -> bool:
+    return False
+
+
 class Sweep:
     """The buckets, and the one repeating timer."""
 
@@ -84,6 +89,13 @@ class Sweep:
         self._due = 0.0
         """When the timer is to fire."""
         self._is_resting = False
+        self._has_come = False
+        """Since the last sweep somebody was added who got a timer of his own."""
+        self._near_until = -inf
+        """When the last of those timers is to fire: until then it does not rest."""
+        self.others_wait: Callable[[], bool] = _nobody
+        """Whether somebody waits who must know if the loop was held, however far his deadline is. Asked while nobody
+        comes."""
 
     def __repr__(self) -> str:
         return f"<Sweep {len(self)} waiting>"
@@ -96,6 +108,8 @@ class Sweep:
         due = item.due
         if due - now < OWN_TIMER_SECONDS:
             self._add_timer(item, now)
+            self._has_come = True
+            self.wake(now)
             return
         if self.latest_from <= due < self.latest_until:
             item.bucket = self.latest
@@ -113,7 +127,14 @@ class Sweep:
         if self._timer is None:
             self._arm(now, TICK_SECONDS)
         elif self._is_resting:
-            self._timer.cancel()
+            self.wake(now)
+
+    def wake(self, now: float) -> None:
+        """Somebody has come, here or elsewhere: rest no longer. A timer that is about to fire stays: where it is late
+        it tells that the loop was held."""
+        timer = self._timer
+        if timer is not None and self._is_resting and self._due > now + TICK_SECONDS:
+            timer.cancel()
             self._arm(now, TICK_SECONDS)
 
     @staticmethod
@@ -140,6 +161,7 @@ class Sweep:
     def _add_timer(self, item: Expiring, now: float) -> None:
         bucket = {item}
         item.bucket = bucket
+        self._near_until = max(self._near_until, item.due)
         self._loop.call_later(max(item.due - now, 0.0), self.expire_bucket, bucket)
 
     def _arm(self, now: float, seconds: float) -> None:
@@ -150,7 +172,8 @@ class Sweep:
     def _sweep(self) -> None:
         now = self._clock()
         self._is_resting = False  # who comes again while this goes on need not wake it
-        is_busy = self.latest_until > 0.0
+        is_busy = self._has_come or self.latest_until > 0.0
+        self._has_come = False
         self._forget_latest()  # what lay in it would stay in memory
         self.pace.fired(self._due, now, is_busy=is_busy)
         late: set[Expiring] = set()
@@ -173,10 +196,13 @@ class Sweep:
     def _rest_seconds(self, now: float) -> float:
         """How long to wait where nobody has come since the last sweep; drops the buckets that are empty before the
         first one that is not."""
+        # Somebody may have come again within this very sweep, and left: what is `latest` must not be dropped.
+        if self.latest_until or now < self._near_until or self.others_wait():
+            return TICK_SECONDS
         ticks = self._ticks
         while ticks and not self.buckets[ticks[0]]:
             del self.buckets[heappop(ticks)]
-        if not ticks or self.latest_until:  # somebody has come again within this very sweep
+        if not ticks:
             return TICK_SECONDS
         left = ticks[0] / TICKS_PER_SECOND - now
         return max(TICK_SECONDS, min(left * REST_SHARE, left - TICK_SECONDS + REST_MARGIN_SECONDS))

@@ -2,8 +2,9 @@
 
 Measured without a cost on the path. As long as all is well, the timer of the sweep alone is looked at, forty times a
 second: when it fires late while there is something to do, the loop was busy. Then each turn is measured, by a timer
-of a millisecond, which fires once in every longer turn; until some in a row were short: a loop that cannot keep up
-has none that is (`core/overload.py`). Owned by the loop; another thread may read `turned_at`.
+of a millisecond, which fires once in every longer turn; until some in a row were short (a loop that cannot keep up
+has none that is, `core/overload.py`), or nobody comes any more. Owned by the loop; another thread may
+read `turned_at`.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Pace:
         self.lag.add([late])
         if late > HELD_SECONDS:
             self.held.note(due, now)
-        if late > SUSPICIOUS_SECONDS and is_busy:
+        if not is_busy:
+            self._turns_left = 0
+        elif late > SUSPICIOUS_SECONDS:
             self.look_closely(now)
 
     def running_seconds(self, now: float) -> float:
@@ -96,7 +99,8 @@ class Pace:
         now = self._clock()
         seconds, self._last = now - self._last, now
         self.turned_at = time.monotonic()
-        self._turns_left = SHORT_TURNS if seconds > SUSPICIOUS_SECONDS else self._turns_left - 1
+        if self._turns_left > 0:
+            self._turns_left = SHORT_TURNS if seconds > SUSPICIOUS_SECONDS else self._turns_left - 1
         if seconds > HELD_SECONDS:
             self.held.note(now - seconds, now)
         is_wanted = False

@@ -54,6 +54,18 @@ def test_who_is_answered_waits_no_more_and_the_timer_goes_on_for_the_others() ->
     assert to.in_flight == (0, [0, 0])
 
 
+def test_a_stop_is_known_while_somebody_waits_alone() -> None:
+    to, leases = path(after=0.5)
+    pace = to.service.sweep.pace
+    begun(to)
+    to.loop.advance(0.4)
+    stopped = to.loop.now
+    to.loop.now += 0.09
+    to.loop.advance(0.0)
+    assert (len(asked(leases)), len(to.service.beside.hedges)) == (1, 1)
+    assert pace.held.seconds(stopped, to.loop.now) >= 0.06
+
+
 def test_one_that_is_due_earlier_than_those_before_it_is_not_late() -> None:
     to, leases = path()
     begun(to)

@@ -20,6 +20,7 @@ from sidecar.forwarding.attempt import Attempt
 from sidecar.forwarding.exchange import Exchange
 from sidecar.forwarding.permit import Permit
 from sidecar.forwarding.race import Race
+from sidecar.forwarding.sweep import TICKS_PER_SECOND
 from sidecar.upstream.lease import Fate
 from sidecar.upstream.streams import Processed, ResponseSink
 from tests.forwarding.test_tunnel import Client as TunnelClient
@@ -769,3 +770,20 @@ def test_streams_that_all_are_refused_are_tried_again_once() -> None:
         sink(refused[0]).failed(Reason.CONNECTION_REFUSED, "upstream refused the stream", Processed.NEVER)
     assert [one.cause for one in exchange.attempts] == [None, RetryCause.REFUSED]
     assert "502" in str(client.notes)
+
+
+def test_a_stop_is_known_to_a_tick_while_an_answer_is_awaited_whose_deadline_is_far() -> None:
+    to = Path(HERE, timeouts=RouteTimeouts(request_seconds=60.0))
+    lease = to.idle_lease()
+    begun(to)
+    to.loop.advance(5.0)
+    stopped = to.loop.now
+    to.loop.now += 0.2
+    to.loop.advance(0.0)
+    held = to.service.sweep.pace.held
+    assert held.seconds(stopped, to.loop.now) >= 0.2 - 1 / TICKS_PER_SECOND
+    answer(lease)
+    to.loop.advance(0.1)
+    fired = to.loop.fired
+    to.loop.advance(1.0)
+    assert to.loop.fired - fired < 5

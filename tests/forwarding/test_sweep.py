@@ -179,6 +179,65 @@ def test_a_stop_while_it_rests_is_known_to_a_twentieth_of_the_time_that_was_left
     assert sweep.pace.held.seconds(stopped, loop.now) >= 4.0 - 8.0 / 20
 
 
+def test_a_stop_is_known_where_another_timer_is_handled_before_the_sweep() -> None:
+    """It was due first, and somebody comes from it: the sweep's own timer is about to fire."""
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    loop.advance(10.0)  # it rests
+    stopped = loop.now
+    loop.call_later(0.01, lambda: add(sweep, loop, 5.0))
+    hold(loop, 10.0)
+    loop.advance(0.1)
+    assert sweep.pace.held.seconds(stopped, loop.now) >= 5.0
+
+
+@pytest.mark.parametrize("seconds", [OWN_TIMER_SECONDS / 2, 0.8])
+def test_a_stop_is_known_to_a_tick_while_a_deadline_is_near(seconds: float) -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    loop.advance(10.0)  # it rests
+    item = add(sweep, loop, seconds)
+    loop.advance(seconds - OWN_TIMER_SECONDS / 4)
+    stopped = loop.now
+    hold(loop, 0.2)
+    loop.advance(0.0)
+    assert len(item.expired) == 1
+    assert sweep.pace.held.seconds(stopped, loop.now) >= 0.2 - 1 / TICKS_PER_SECOND
+
+
+def test_requests_with_short_deadlines_alone_keep_it_awake() -> None:
+    sweep, loop = new_sweep()
+    add(sweep, loop, 60.0)
+    loop.advance(10.0)  # it rests
+    add(sweep, loop, OWN_TIMER_SECONDS / 2)
+    hold(loop, 0.04)
+    loop.advance(0.0)
+    assert loop.timers >= 3  # each turn is measured from now on: beside the sweep's and the item's own
+
+
+def test_who_lies_down_where_one_has_left_within_the_sweep_expires() -> None:
+    sweep, loop = new_sweep()
+
+    def come_and_leave() -> None:
+        Sweep.remove(add(sweep, loop, 1.0))
+
+    loop.advance(0.02)
+    item = Item(1000.425, come_and_leave)  # the beginning of a tick, 5 ms after a sweep that is so much late
+    sweep.add(item, loop.now)
+    loop.advance(0.39)
+    hold(loop, 0.016)
+    loop.advance(0.0)
+    assert (len(item.expired), item.expired[0]) == (1, loop.now)
+    other = Item(loop.now + 1.0)
+    if sweep.latest_from <= other.due < sweep.latest_until:
+        other.bucket = sweep.latest
+        sweep.latest.add(other)
+    else:
+        sweep.add(other, loop.now)
+    loop.advance(2.0)
+    assert other.expired == [pytest.approx(other.due, abs=1e-6)]
+
+
 def test_buckets_that_everybody_has_left_do_not_pile_up() -> None:
     sweep, loop = new_sweep()
     stays = add(sweep, loop, 3600.0)

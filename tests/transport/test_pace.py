@@ -65,6 +65,19 @@ def test_a_timer_that_is_late_while_there_is_nothing_to_do_is_a_hold_and_no_over
     assert stage.pace.held.seconds(0.0, 1e9) == pytest.approx(0.3)
 
 
+def test_where_others_have_the_cpu_and_nobody_comes_turns_are_measured_no_longer() -> None:
+    stage = Stage()
+    stage.hold(0.3)
+    for _ in range(3):
+        stage.loop.now += 0.005
+        stage.loop.advance(0.0)
+    stage.pace.fired(stage.loop.now - 0.005, stage.loop.now, is_busy=False)
+    for _ in range(20):
+        stage.loop.now += 0.005
+        stage.loop.advance(0.0)
+    assert stage.loop.timers == 0
+
+
 def test_turns_are_measured_as_long_as_somebody_wants_them() -> None:
     stage = Stage()
     stage.is_wanted = True
