@@ -6,6 +6,7 @@ queue drops what comes new, and counts it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections import deque
@@ -143,10 +144,17 @@ class Wake:
     """A flag that one thread waits for, and that others may raise at any time."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self.raise_flag = self._event.set
+        self._lowered = threading.Lock()
+        """Held while the flag is lowered. An `Event` would not do: who is interrupted within its `set` by one who
+        sets it too (the collector of garbage may tell of an error at any moment) waits for itself."""
+        self._lowered.acquire()
+
+    def raise_flag(self) -> None:
+        """Any thread may do so, also from within this very call."""
+        if self._lowered.locked():
+            with contextlib.suppress(RuntimeError):  # somebody else has raised it meanwhile
+                self._lowered.release()
 
     def wait(self, seconds: float | None) -> None:
         """Return when the flag is raised or `seconds` have passed, None: however long it takes; lower it."""
-        self._event.wait(seconds)
-        self._event.clear()
+        self._lowered.acquire(timeout=-1 if seconds is None else max(0.0, seconds))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from math import inf
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from sidecar.telemetry import access_log
 from sidecar.telemetry.access_log import Log
 from sidecar.telemetry.log_lines import Level, LogLine, as_json, as_text, make_line
 from sidecar.telemetry.otlp_logs import log_record
+from sidecar.telemetry.spans import Wake
 from tests.telemetry.fakes import FakeExchange
 
 OPENED = Transition(
@@ -321,6 +325,37 @@ def test_a_writer_with_nothing_to_do_looks_no_more(monkeypatch: pytest.MonkeyPat
         os.close(writer)
     assert not log.is_alive()
     assert waits.index(None) == 1
+
+
+def test_a_line_that_comes_from_within_the_waking_of_the_writer_blocks_nobody() -> None:
+    """The collector of garbage may tell of a task's error at any moment, also there."""
+    wake = Wake()
+
+    def interrupt(_frame: FrameType, _event: str, _argument: object) -> Any:
+        wake.raise_flag()
+        return interrupt
+
+    def raise_it() -> None:
+        sys.settrace(interrupt)
+        wake.raise_flag()
+        sys.settrace(None)
+
+    thread = threading.Thread(target=raise_it, daemon=True)
+    thread.start()
+    thread.join(20.0)
+    assert not thread.is_alive()
+    wake.wait(None)  # it is raised
+
+
+def test_a_flag_is_lowered_by_who_waits_for_it_and_raising_it_twice_is_once() -> None:
+    wake = Wake()
+    wake.raise_flag()
+    wake.raise_flag()
+    wake.wait(None)
+    before = time.monotonic()
+    wake.wait(0.02)
+    assert time.monotonic() - before >= 0.02
+    wake.wait(-1.0)
 
 
 def test_stalled_reader_drops_lines_and_counts_each_of_them() -> None:
