@@ -48,8 +48,11 @@ class Watch:
         self._included = tuple(files)
 
     def another(self) -> Watch:
-        """One of the same files, for another thread."""
-        return Watch(self._path, self._included)
+        """One of the same files, for another thread, which knows what this one knows: so both read again at the same
+        time, and what one sees the other sees, too."""
+        another = Watch(self._path, self._included)
+        another._digest, another._stats, another._read_at = self._digest, self._stats, self._read_at
+        return another
 
     def look(self, now: float) -> str | None:
         """A digest of all that is there: another one means that a file's content, or its being there, changed.

@@ -207,3 +207,19 @@ def test_a_look_holds_a_file_in_memory_once(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1.5 * MAX_FILE_BYTES
+
+
+def test_another_one_sees_what_the_first_one_sees(tmp_path: Path) -> None:
+    """An edit that no `stat` shows: one that had seen it, and the other not, would look over and over again."""
+    file = tmp_path / "sidecar.yaml"
+    file.write_text("one")
+    times = file.stat()
+    watch = Watch(str(file))
+    before = watch.look(100.0)
+    file.write_text("two")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    another = watch.another()
+    assert another.look(100.5) == before
+    after = another.look(100.0 + READ_SECONDS)
+    assert after != before
+    assert watch.look(100.0 + READ_SECONDS) == after
