@@ -54,12 +54,23 @@ class Lookout:
         was watched for before. `look` is given the monotonic time, may block, and is called in the thread alone;
         None: it could not see anything.
 
-        `tell` may come after `rest` still, and says no more than that it is worth looking.
+        `tell` may come after `rest` still, and says no more than that it is worth looking. Where no thread is to be
+        had it comes after a while.
         """
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="sidecar-watch", daemon=True)
-            self._thread.start()
+        if not self._has_thread():
+            self._loop.call_later(self._seconds, tell)
+            return
         self._orders.put((key, _Job(look, known, tell, time.monotonic() + CALM_AFTER_SECONDS)))
+
+    def _has_thread(self) -> bool:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="sidecar-watch", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more for us
+                return False
+            self._thread = thread
+        return True
 
     def rest(self, key: Hashable) -> None:
         """Watch this no longer."""

@@ -140,6 +140,25 @@ async def test_what_has_long_been_as_it_is_is_looked_at_once_a_second(
     lookout.close()
 
 
+async def test_without_a_thread_to_be_had_whoever_watches_looks_for_himself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    lookout, sight = Lookout(QUICKLY), Sight()
+    for _ in range(3):
+        told = asyncio.Event()
+        with monkeypatch.context() as lacking:
+            lacking.setattr(threading.Thread, "start", refuse)
+            lookout.watch("a", sight.look, "as it was", told.set)
+        await told.wait()
+    assert sight.looks == 0
+    lookout.watch("a", sight.look, "as it was", told.set)
+    await looked(sight)
+    lookout.close()
+
+
 async def test_one_that_never_watched_has_no_thread() -> None:
     before = set(threading.enumerate())
     lookout = Lookout(QUICKLY)
