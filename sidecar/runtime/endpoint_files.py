@@ -7,6 +7,9 @@ sense, or a file that is gone, leaves the last good list in use; the reason is t
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sidecar.config.endpoint_file import BadEndpointFile, read_endpoints
 from sidecar.config.watch import POLL_SECONDS, SETTLE_SECONDS, Watch, warning_of_own_mount
@@ -19,6 +22,8 @@ class EndpointFiles(Followers):
 
     def __init__(self, on_change: OnChange, on_error: OnError) -> None:
         super().__init__("file", self._watch_file, on_change, on_error)
+        self._lookouts: dict[str, tuple[Lookout, int]] = {}
+        """By directory, each with how many use it."""
 
     async def _watch_file(self, one: Followed) -> None:
         path = one.entry.host
@@ -26,11 +31,23 @@ class EndpointFiles(Followers):
         loop = asyncio.get_running_loop()
         seen = await asyncio.to_thread(watch.look, loop.time())
         taken = seen if await self._take(one, path) else None
-        lookout = Lookout(POLL_SECONDS)
-        try:
+        with self._lookout(path) as lookout:
             await self._follow_file(one, watch, seen, taken, lookout)
+
+    @contextmanager
+    def _lookout(self, path: str) -> Iterator[Lookout]:
+        """One for each directory: its files are hardly on file systems of which one hangs and another does not."""
+        directory = os.path.dirname(path)
+        lookout, users = self._lookouts.get(directory) or (Lookout(POLL_SECONDS), 0)
+        self._lookouts[directory] = lookout, users + 1
+        try:
+            yield lookout
         finally:
-            lookout.close()
+            _, users = self._lookouts.pop(directory)
+            if users > 1:
+                self._lookouts[directory] = lookout, users - 1
+            else:
+                lookout.close()
 
     async def _follow_file(
         self, one: Followed, watch: Watch, seen: str | None, taken: str | None, lookout: Lookout
@@ -63,7 +80,10 @@ async def _news(lookout: Lookout, watch: Watch, known: str) -> None:
     """Wait until the file is not as it was."""
     is_there = asyncio.Event()
     lookout.watch(watch, watch.look, known, is_there.set)
-    await is_there.wait()
+    try:
+        await is_there.wait()
+    finally:
+        lookout.rest(watch)
 
 
 def _hint(path: str) -> str:

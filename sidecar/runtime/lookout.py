@@ -4,8 +4,9 @@ To look from the loop wakes it, hands the look to a thread and wakes it again: h
 second, in every pod that has nothing to do. Here the thread wakes itself, once a second where nothing has changed for
 a minute, and the loop hears of news alone.
 
-A file system may hang, and with it all that one `Lookout` looks at: each part that watches files has its own. The
-thread has what it looks at, and takes orders; the loop never waits for it. It is a daemon, and ends with `close`.
+A file system may hang, and with it all that one `Lookout` looks at: each part that watches files has its own, and of
+endpoint files each directory. The thread has what it looks at, and takes orders; the loop never waits for it. It is a
+daemon, and ends with `close`.
 """
 
 from __future__ import annotations
@@ -83,14 +84,20 @@ class Lookout:
 
     def _run(self) -> None:
         jobs: dict[Hashable, _Job] = {}
+        looked_at = time.monotonic()
         while True:
+            now = time.monotonic()
+            pause = self._pause(jobs.values(), now)
             try:
-                order = self._orders.get(timeout=self._pause(jobs.values(), time.monotonic()))
+                order = self._orders.get(timeout=None if pause is None else max(0.0, looked_at + pause - now))
             except Empty:
                 self._look_at_all(jobs)
+                looked_at = time.monotonic()
                 continue
             if order is None:
                 return
+            if pause is None:
+                looked_at = time.monotonic()
             key, job = order
             jobs.pop(key, None)
             if job is not None and not self._has_news(job):

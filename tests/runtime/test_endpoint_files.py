@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -188,3 +189,33 @@ async def test_nobody_is_told_of_a_file_that_is_watched_no_more(tmp_path: Path) 
         assert files.listing(entry) is None
         with pytest.raises(KeyError):
             files.unwatch(entry)
+
+
+def lookouts() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "sidecar-watch"]
+
+
+async def test_the_files_of_one_directory_are_looked_at_by_one_thread(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.yaml" for number in range(20)]
+    for path in paths:
+        path.write_text(listing("10.0.0.1:80"))
+    before = len(lookouts())
+    async with watching(paths[0]) as (files, _, told):
+        entries = [Endpoint(str(path), 0, source=Source.FILE) for path in paths[1:]]
+        for entry in entries:
+            files.watch(entry)
+        for _ in paths:
+            await told.lists.get()
+        while len(lookouts()) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for number, path in enumerate(paths):
+            path.write_text(listing(f"10.0.1.{number}:80"))
+        seen = {(await told.lists.get())[0] for _ in paths}
+        assert seen == {f"10.0.1.{number}:80" for number in range(20)}
+        assert len(lookouts()) == before + 1
+        for entry in entries:
+            files.unwatch(entry)
+        paths[0].write_text(listing("10.0.0.2:80"))
+        assert await told.lists.get() == ["10.0.0.2:80"]
+    while len(lookouts()) > before:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)

@@ -159,6 +159,23 @@ async def test_without_a_thread_to_be_had_whoever_watches_looks_for_himself(
     lookout.close()
 
 
+async def test_what_is_watched_is_looked_at_however_often_others_come_and_go() -> None:
+    lookout, sight = Lookout(0.5), Sight()
+    lookout.watch("a", sight.look, "as it was", lambda: None)
+    busy = True
+
+    async def come_and_go() -> None:
+        while busy:
+            lookout.rest("b")
+            await asyncio.sleep(0.002)
+
+    others = asyncio.create_task(come_and_go())
+    await looked(sight, 2)
+    busy = False
+    await others
+    lookout.close()
+
+
 async def test_one_that_never_watched_has_no_thread() -> None:
     before = set(threading.enumerate())
     lookout = Lookout(QUICKLY)
