@@ -22,6 +22,7 @@ from sidecar.core.transition import Transition
 from sidecar.forwarding import verdicts
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.own_request import Ids, OwnRequest, Way, complaint
+from sidecar.forwarding.pulse import Pulse
 from sidecar.upstream.cluster import Cluster, NoPlace, Wait
 from sidecar.upstream.lease import Lease, LeasePool
 
@@ -35,8 +36,8 @@ class Check(Way):
     """See the module. It is its own culprit: what the breaker remembers of it are its ids."""
 
     __slots__ = (
-        "_cluster", "_has_place", "_on_end", "_pool", "_service", "_wait", "facts", "ids", "is_good",
-        "permit", "request",
+        "_cluster", "_has_place", "_on_end", "_pool", "_pulse", "_service", "_wait", "facts", "ids",
+        "is_good", "permit", "request",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,7 @@ class Check(Way):
         self._wait: Wait | None = None
         self._has_place = False
         self.request = OwnRequest(service, policy, self, self.ids, USER_AGENT, authority, self._ended)
+        self._pulse = Pulse(service)
 
     def __repr__(self) -> str:
         return f"<Check {self._cluster.name} {self.request!r}>"
@@ -95,6 +97,7 @@ class Check(Way):
 
     def begin(self) -> None:
         """Comes first."""
+        self._pulse.begin()
         self.request.begin()
 
     def seek(self, request: OwnRequest) -> GivenUp | None:
@@ -139,6 +142,7 @@ class Check(Way):
         return self._wait is not None and self._wait.connecting is None
 
     def leave(self, request: OwnRequest) -> None:
+        self._pulse.end()
         self._cluster.in_flight -= self._has_place
         pool = self._pool
         if pool is not None:

@@ -10,7 +10,6 @@ Endpoints that come and go are seen at the next look, a second later at most.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from math import inf
@@ -21,6 +20,7 @@ from sidecar.core.health import CheckEnd, CheckVerdict, first_pause, next_pause
 from sidecar.core.snapshot import Endpoint, HealthCheckPolicy
 from sidecar.forwarding.given_up import GivenUp
 from sidecar.forwarding.own_request import Ids, OwnRequest, Way, complaint
+from sidecar.forwarding.pulse import Pulse
 from sidecar.upstream.apart import Apart
 from sidecar.upstream.lease import Lease
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 MOST_AT_ONCE: Final = 64
 LOOK_SECONDS: Final = 1.0
 """From one look at which endpoints there are to the next."""
-PULSE_SECONDS: Final = 0.025
-"""While checks are under way, it is seen so often whether the loop was held."""
 USER_AGENT: Final = "sidecar (health_check)"
 NO_FILES: Final = "this process may open no more files (`ulimit -n`)"
 
@@ -157,7 +155,7 @@ class HealthChecks:
         self._look_at = -inf
         self._full_at = -inf
         """When somebody was due last, and there was no room."""
-        self._pulse: asyncio.TimerHandle | None = None
+        self._pulse = Pulse(service, self._is_any_under_way)
 
     def __repr__(self) -> str:
         return f"<HealthChecks {len(self.running)} of {len(self)} under way>"
@@ -249,7 +247,7 @@ class HealthChecks:
         subject.begun = now
         visit = subject.visit = Visit(self._service, cluster, subject, self._on_end)
         self.running.add(subject)
-        self._watch_loop()
+        self._pulse.begin()
         visit.request.begin()
 
     def ended(self, message: CheckEnded) -> None:
@@ -270,19 +268,7 @@ class HealthChecks:
         """Ask nobody any more, and let go of what is under way."""
         for subjects in self._subjects.values():
             self._drop_all(subjects)
-        if self._pulse is not None:
-            self._pulse.cancel()
-            self._pulse = None
+        self._pulse.end()
 
-    # Whether the loop was held
-
-    def _watch_loop(self) -> None:
-        if self._pulse is None:
-            due = self._service.clock() + PULSE_SECONDS
-            self._pulse = self._service.loop.call_later(PULSE_SECONDS, self._feel_pulse, due)
-
-    def _feel_pulse(self, due: float) -> None:
-        self._pulse = None
-        self._service.sweep.pace.fired(due, self._service.clock())
-        if self.running:
-            self._watch_loop()
+    def _is_any_under_way(self) -> bool:
+        return bool(self.running)

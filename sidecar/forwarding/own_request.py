@@ -247,7 +247,7 @@ class OwnRequest(ResponseSink, Seeker):
     def _late(self) -> None:
         service = self._service
         now, due = service.clock(), self.started + self.policy.timeout_seconds
-        service.sweep.pace.fired(due, now)
+        service.sweep.pace.fired(due, now, is_busy=False)
         if now - due > LATE_SECONDS:
             after_poll(service.loop, self._time_out)
         else:

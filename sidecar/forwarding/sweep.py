@@ -176,6 +176,8 @@ class Sweep:
         self._has_come = False
         self._forget_latest()  # what lay in it would stay in memory
         self.pace.fired(self._due, now, is_busy=is_busy)
+        if not is_busy:
+            self.pace.ease()
         late: set[Expiring] = set()
         # One tick ahead: what falls due before the next sweep must get its timer now.
         tick = int(now * TICKS_PER_SECOND) + 1

@@ -70,9 +70,7 @@ class Pace:
         self.lag.add([late])
         if late > HELD_SECONDS:
             self.held.note(due, now)
-        if not is_busy:
-            self._turns_left = 0
-        elif late > SUSPICIOUS_SECONDS:
+        if late > SUSPICIOUS_SECONDS and is_busy:
             self.look_closely(now)
 
     def running_seconds(self, now: float) -> float:
@@ -85,6 +83,10 @@ class Pace:
         if self._timer is None:
             self._last = now
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def ease(self) -> None:
+        """Nobody has come for a while: look closely no longer than somebody wants it."""
+        self._turns_left = 0
 
     def beat(self) -> None:
         """The loop turns: for times in which no timer of the sweep runs."""

@@ -311,3 +311,18 @@ def test_its_host_is_what_the_routes_own_requests_would_say(
     path.loop.advance(OPEN_SECONDS)
     assert lease.heads[0].authority == authority
     subject.checks.close()
+
+
+@pytest.mark.parametrize(("held_seconds", "is_failure"), [(1.0, False), (0.1, True)])
+def test_a_loop_that_was_stopped_in_the_midst_of_a_check_is_no_failure(
+    held_seconds: float, is_failure: bool
+) -> None:
+    """No sweep runs meanwhile: there is nobody else."""
+    subject = Checking(Path(breaker=POLICY))
+    subject.path.idle_lease()
+    loop = subject.path.loop
+    loop.advance(OPEN_SECONDS + 0.5)
+    loop.now += held_seconds
+    loop.advance(2.0 - held_seconds)
+    assert (TransitionReason.PROBE_FAILED in subject.reasons) is is_failure
+    subject.assert_nothing_runs()

@@ -71,7 +71,7 @@ def test_where_others_have_the_cpu_and_nobody_comes_turns_are_measured_no_longer
     for _ in range(3):
         stage.loop.now += 0.005
         stage.loop.advance(0.0)
-    stage.pace.fired(stage.loop.now - 0.005, stage.loop.now, is_busy=False)
+    stage.pace.ease()
     for _ in range(20):
         stage.loop.now += 0.005
         stage.loop.advance(0.0)
