@@ -2,9 +2,9 @@
 
     python -m tests.bench.at_rest [TARGET…]
 
-Each target is started as in `compare`, answers a few requests, keeps some idle connections, and is left alone; then
-the CPU time of its threads and their context switches are counted for a while, once at rest and once with one request
-a second. Most pods of a cluster are like that most of the time.
+Each target is started as in `compare`, left alone for a minute, answers a few requests and keeps some idle
+connections; then the CPU time of its threads and their context switches are counted for a while, once at rest and
+once with one request a second. Most pods of a cluster are like that most of the time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from tests.bench.targets import RELAY, TARGETS, Running, started
 from tests.support.ports import free_ports, until_it_listens
 
 CONNECTIONS = 10
-CALM_SECONDS = 65.0
-"""For what follows requests, and until the sidecar looks at its files once a second alone."""
+CALM_SECONDS = 62.0
+"""Until the sidecar looks at its files once a second alone."""
+SETTLE_SECONDS = 3.0
+"""For what follows requests."""
 SECONDS = 20.0
 
 
@@ -91,8 +93,9 @@ def main() -> None:
                     TARGETS[name], core=0, upstream_port=upstream_port, directory=Path(folder)
                 ) as running,
             ):
-                connections = connected(running)
                 time.sleep(CALM_SECONDS)
+                connections = connected(running)
+                time.sleep(SETTLE_SECONDS)
                 cells = (*measured(running, None), *measured(running, connections[0]))
                 print(f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |", flush=True)
     finally:
