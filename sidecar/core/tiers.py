@@ -50,9 +50,8 @@ def _groups(places: Sequence[P], usable: Collection[P], zone: str | None) -> Ite
     for _, tier in sorted(by_priority.items()):
         whole = [one for one in tier if one.endpoint.weight > 0]
         group = [one for one in whole if one in is_usable]
-        if (
-            not group
-        ):  # of all there are: those that are left do not get more than the last ones with a weight
+        if not group:
+            # Of all there are: those that are left do not get more than the last ones with a weight.
             whole = tier
             group = [one for one in tier if one in is_usable]
         if not group:

@@ -211,10 +211,8 @@ class AcceptQueues:
             except BlockingIOError:
                 return
             except OSError as error:
-                if (
-                    error.errno == errno.EINVAL
-                ):  # another process has ended it: it would wake the loop for ever
-                    self.remove(queue)
+                if error.errno == errno.EINVAL:
+                    self.remove(queue)  # another process has ended it: it would wake the loop for ever
                     return
                 if not is_own_lack(error):
                     return  # the client was gone again

@@ -437,9 +437,7 @@ class Http2ClientConnection(PhaseClock, Host):
 
     def _tell(self, detail: str) -> None:
         """To log and metrics, as a 400: what was answered by RST_STREAM or GOAWAY alone."""
-        request = http2_request.refused(self.listener, b"", b"", b"")
-        if self.secured is not None:
-            request.tls = self.secured.told
+        request = http2_request.refused(self.listener, self.secured)
         exchange = Exchange().take(self.service, ResetClient(self.link.peer), request)
         exchange.begin(GivenUp(Reason.BAD_REQUEST, detail))
 

@@ -17,6 +17,7 @@ from sidecar.http1 import parse
 from sidecar.http2.events import RequestReceived
 
 if TYPE_CHECKING:
+    from sidecar.downstream.secured import Secured
     from sidecar.downstream.terms import ListenerTerms
 
 VERSION: Final = "2"
@@ -73,11 +74,18 @@ def read_request(listener: ListenerTerms, event: RequestReceived) -> Request:
     return request
 
 
-def refused(listener: ListenerTerms, method: bytes, target: bytes, content_type: bytes) -> Request:
+def refused(
+    listener: ListenerTerms,
+    secured: Secured | None,
+    method: bytes = b"",
+    target: bytes = b"",
+    content_type: bytes = b"",
+) -> Request:
     """What stands for a request that is not taken: so much of it as its answer and its log need. Whatever
     `method` it has, no tunnel comes of it."""
     request = Request().take(listener.name, method[: parse.MAX_METHOD_BYTES], target[:1024], b"", b"", [], {})
     request.traits = Traits(http_version=VERSION, is_grpc=is_grpc(content_type))
+    request.tls = secured.told if secured is not None else None
     return request
 
 

@@ -175,11 +175,8 @@ class ServedStream(ServerStream):
             request = http2_request.read_request(listener, event)
         except parse.Refused as refused:
             refusal = GivenUp(refused.reason, refused.detail)
-            request = http2_request.refused(
-                listener, event.method, event.path, event.lookup.get(b"content-type", b"")
-            )
-            if secured is not None:
-                request.tls = secured.told
+            content_type = event.lookup.get(b"content-type", b"")
+            request = http2_request.refused(listener, secured, event.method, event.path, content_type)
         else:
             if secured is not None:
                 refusal = secured.refusal(request.host) or refusal
@@ -208,9 +205,9 @@ class ServedStream(ServerStream):
         """Begin the exchange of a request of which no more is known than that its head is too large."""
         connection = self._connection
         self._has_client_ended = event.is_end
-        request = http2_request.refused(connection.listener, event.method, b"", event.content_type)
-        if connection.secured is not None:
-            request.tls = connection.secured.told
+        request = http2_request.refused(
+            connection.listener, connection.secured, event.method, content_type=event.content_type
+        )
         request.asked = connection.link.asked
         self._exchange = exchange = Exchange().take(connection.service, self, request)
         exchange.begin(GivenUp(Reason.HEAD_TOO_LARGE, event.detail))

@@ -550,8 +550,7 @@ class Race(Mended):
                 kind = Kind.ABANDONED
             self.tell(attempt.judge(kind, now, error))
         elif self.winner is not None:
-            if attempt.status != 101:  # else its permit went back with the switch
-                self.tell(attempt.judge(kind, now, error))
+            self._judge_cut(attempt, kind, now, error)
             self.exchange.lost(error)
         else:
             self._begin_mending().failed(self, attempt, error, kind, now)
@@ -575,8 +574,11 @@ class Race(Mended):
             kind = self._detach(attempt, error, now)
             if self.exchange.is_remembered:
                 lineage.attempt_cut(self.exchange, attempt, now)
-            if attempt.status != 101:  # else its permit went back with the switch
-                self.tell(attempt.judge(kind, now, error))
+            self._judge_cut(attempt, kind, now, error)
+
+    def _judge_cut(self, attempt: Attempt, kind: Kind, now: float, error: GivenUp) -> None:
+        if attempt.status != 101:  # else its permit went back with the switch
+            self.tell(attempt.judge(kind, now, error))
 
     def _waiting_first(self) -> list[Attempt]:
         """All under way, who waits for a connection first: the place that another one leaves goes to the first in

@@ -126,7 +126,7 @@ class Sweep:
         self.latest_until = self.latest_from + TICK_SECONDS
         if self._timer is None:
             self._arm(now, TICK_SECONDS)
-        elif self._is_resting:
+        else:
             self.wake(now)
 
     def wake(self, now: float) -> None:
